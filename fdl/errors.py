@@ -1,0 +1,26 @@
+"""The one exception that fdl raises for what a user can put right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: the message alone says what was expected, what came, where, and the likely fix.
+
+    The command `fdl` prints it without a traceback and exits with code 2; from Python it is a `ValueError`.
+    """
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """`"; did you mean 'kernel'?"` where a valid name is close to `name`, otherwise the list of valid names.
+
+    >>> did_you_mean("kernal", ["kernel", "bias"])
+    "; did you mean 'kernel'?"
+    >>> did_you_mean("x", ["kernel", "bias"])
+    '; valid: kernel, bias'
+    """
+    valid = list(valid)
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"

@@ -1,0 +1,172 @@
+"""Initialisers as value-equal records over `jax.nn.initializers`: `(key, shape, dtype) -> array`.
+
+Xavier (Glorot), He and LeCun scale by the number of inputs (fan-in) or outputs (fan-out) of a unit, so they must know
+which axes of a kernel those are: `in_axis` and `out_axis`; all other axes are the receptive field of a convolution and
+multiply both. The defaults fit Linear [in, out] and Conv [H, W, in, out].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers as jax_initializers
+
+from fdl.records import record_source
+
+Axes = int | tuple[int, ...]
+Shape = Sequence[int]
+
+
+class _Record:
+    """Prints as source; equality and hash come from the dataclass."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = _Record.__repr__
+
+    def __repr__(self) -> str:
+        return record_source(self)
+
+
+@dataclass(frozen=True)
+class Zeros(_Record):
+    """All 0."""
+
+    def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.zeros(shape, dtype)
+
+
+@dataclass(frozen=True)
+class Ones(_Record):
+    """All 1."""
+
+    def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.ones(shape, dtype)
+
+
+@dataclass(frozen=True)
+class Constant(_Record):
+    """All `value`."""
+
+    value: float
+
+    def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        return jnp.full(shape, self.value, dtype)
+
+
+@dataclass(frozen=True)
+class Normal(_Record):
+    """N(0, stddev^2)."""
+
+    stddev: float = 0.01
+
+    def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.normal(key, shape, dtype) * jnp.asarray(self.stddev, dtype)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(_Record):
+    """A standard normal cut off at `lower` and `upper`, times `stddev`.
+
+    The result's own standard deviation is smaller (0.88 `stddev` for a cut at +-2), as in JAX and PyTorch.
+    """
+
+    stddev: float = 0.01
+    lower: float = -2.0
+    upper: float = 2.0
+
+    def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        draw = jax.random.truncated_normal(key, self.lower, self.upper, shape, dtype)
+        return draw * jnp.asarray(self.stddev, dtype)
+
+
+@dataclass(frozen=True)
+class Uniform(_Record):
+    """U[low, high)."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
+        return jax.random.uniform(key, shape, dtype, low, high)
+
+
+@dataclass(frozen=True)
+class _VarianceScaling(_Record):
+    """Variance scale / fan; each subclass fixes scale, fan and distribution."""
+
+    in_axis: Axes = -2
+    out_axis: Axes = -1
+    scaling: ClassVar[tuple[float, Any, Any]]
+
+    def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        scaled = jax_initializers.variance_scaling(*self.scaling, self.in_axis, self.out_axis)
+        return scaled(key, tuple(shape), dtype)
+
+
+@dataclass(frozen=True)
+class LecunNormal(_VarianceScaling):
+    """Variance 1 / fan_in, normal truncated at two standard deviations (LeCun et al., Efficient BackProp, 1998)."""
+
+    scaling = (1.0, "fan_in", "truncated_normal")
+
+
+@dataclass(frozen=True)
+class LecunUniform(_VarianceScaling):
+    """Variance 1 / fan_in, uniform on +-sqrt(3 / fan_in) (LeCun et al., Efficient BackProp, 1998)."""
+
+    scaling = (1.0, "fan_in", "uniform")
+
+
+@dataclass(frozen=True)
+class XavierNormal(_VarianceScaling):
+    """Variance 2 / (fan_in + fan_out): keeps it through tanh layers (Glorot & Bengio, 2010, section 4.2).
+
+    PyTorch's `xavier_normal_` does not truncate.
+    """
+
+    scaling = (1.0, "fan_avg", "truncated_normal")
+
+
+@dataclass(frozen=True)
+class XavierUniform(_VarianceScaling):
+    """Uniform on +-sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio, 2010, equation 16)."""
+
+    scaling = (1.0, "fan_avg", "uniform")
+
+
+@dataclass(frozen=True)
+class HeNormal(_VarianceScaling):
+    """Variance 2 / fan_in: keeps the second moment through ReLU layers (He et al., 2015, equation 10).
+
+    PyTorch's `kaiming_normal_` does not truncate.
+    """
+
+    scaling = (2.0, "fan_in", "truncated_normal")
+
+
+@dataclass(frozen=True)
+class HeUniform(_VarianceScaling):
+    """Uniform on +-sqrt(6 / fan_in) (He et al., 2015)."""
+
+    scaling = (2.0, "fan_in", "uniform")
+
+
+GlorotNormal, GlorotUniform = XavierNormal, XavierUniform  # one man, two names
+
+
+@dataclass(frozen=True)
+class Orthogonal(_Record):
+    """A matrix with orthonormal rows or columns, times `scale` (Saxe et al., 2014); `axis` is the output axis."""
+
+    scale: float = 1.0
+    axis: int = -1
+
+    def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+        wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype  # there is no QR in half precision
+        return jax_initializers.orthogonal(self.scale, self.axis)(key, tuple(shape), wide).astype(dtype)

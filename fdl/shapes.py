@@ -1,0 +1,55 @@
+"""One check for the shape of what enters a layer, with an error that teaches the fix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from fdl.errors import InputError
+
+
+def expect(layer: Any, x: Any, shape: str, name: str = "x") -> None:
+    """Raises unless `x` has the shape that `shape` spells, such as "[..., in_features]" or "[B, H, W, in_channels]".
+
+    A word that is a field of `layer` must be equal to its value, a number to itself, a capital letter is any size, and
+    "..." any number of axes.
+
+    Raises:
+      InputError: the record, what was expected, what came, and the likely fix.
+    """
+    words, got = shape.strip("[]").split(", "), list(jnp.shape(x))
+    sizes = [_size(layer, word) for word in words if word != "..."]
+    if "..." in words:
+        first = words.index("...")  # axes before it count from the front, those after it from the back
+        axes = got[:first] + got[len(got) - (len(sizes) - first) :]
+        fits = len(got) >= len(sizes)
+    else:
+        axes, fits = got, len(got) == len(sizes)
+    if fits and all(want is None or want == have for want, have in zip(sizes, axes, strict=True)):
+        return
+    wanted = ", ".join(_spelled(layer, word) for word in words)
+    dtype = getattr(x, "dtype", type(x).__name__)
+    raise InputError(f"{layer!r}: expected {name} of shape [{wanted}], got {dtype}{got}{_hint(got, sizes)}")
+
+
+def _size(layer: Any, word: str) -> int | None:
+    return int(word) if word.isdigit() else getattr(layer, word, None)
+
+
+def _spelled(layer: Any, word: str) -> str:
+    size = getattr(layer, word, None)
+    return word if size is None else f"{word}={size}"
+
+
+def _hint(got: list[int], sizes: list[int | None]) -> str:
+    """The usual mistakes: an image not flattened, channels first, a batch axis forgotten."""
+    last = sizes[-1] if sizes else None
+    if last is not None and len(got) > 2 and math.prod(got[1:]) == last:
+        return "; flatten each example first (nn.Flatten())"
+    if last is not None and len(got) == len(sizes) > 2 and got[1] == last != got[-1]:
+        return "; channels come last here: x = jnp.moveaxis(x, 1, -1)"
+    if len(got) == len(sizes) - 1 and (last is None or got[-1:] == [last]):
+        return "; layers see the batch: add the leading axis, x[None]"
+    return ""
