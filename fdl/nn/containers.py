@@ -1,0 +1,145 @@
+"""Layers made of layers: `Serial` and `Residual`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from fdl.core import Layer, Tree, fold
+from fdl.errors import InputError, did_you_mean
+from fdl.records import source
+
+Part = Layer | Callable[[Any], Any]
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Serial(Layer):
+    """y = f_n(... f_2(f_1(x))).
+
+    Args:
+      layers: named by position, "0", "1", ...; a plain function such as `jax.nn.relu` may stand among them.
+      named: further layers, under the names given.
+    Call: x -> y; other keywords go to the layers whose signature names them.
+
+    As PyTorch's `nn.Sequential`; names there are positional as well.
+
+    >>> import jax
+    >>> from fdl import nn
+    >>> nn.Serial(nn.Linear(4, 8), jax.nn.relu, head=nn.Linear(8, 3))
+    Serial(Linear(4, 8), jax.nn.relu, head=Linear(8, 3))
+    """
+
+    items: tuple[tuple[str, Part], ...]
+
+    def __init__(self, *layers: Part, **named: Part) -> None:
+        items = (*((str(i), layer) for i, layer in enumerate(layers)), *named.items())
+        for name, part in items:
+            if name in named and (name.isdigit() or "/" in name):
+                raise InputError(f"Serial: {name!r} cannot be a name: digits are positions, '/' separates names")
+            if not callable(part):
+                raise InputError(f"Serial: {name!r} must be a layer or a function, got {part!r}")
+        object.__setattr__(self, "items", items)
+
+    def __repr__(self) -> str:
+        shown = (source(part) if name.isdigit() else f"{name}={source(part)}" for name, part in self.items)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def parts(self) -> dict[str, Any]:
+        return dict(self.items)
+
+    def replace_parts(self, parts: Mapping[str, Any]) -> Serial:
+        named = {name: parts.get(name, part) for name, part in self.items}
+        return Serial(
+            *(p for n, p in named.items() if n.isdigit()), **{n: p for n, p in named.items() if not n.isdigit()}
+        )
+
+    def apply(
+        self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
+    ) -> tuple[Any, Tree]:
+        require_known(self, keywords)
+        new = {}
+        for name, part in self.items:
+            x, changed = apply_part(name, part, params, state, x, key=key, train=train, **keywords)
+            new |= changed
+        return x, new
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """y = shortcut(x) + block(x), the shortcut being the identity unless given (He et al., 2016, equation 2).
+
+    Call: x -> y of the shape of block(x).
+
+    Raises:
+      InputError: the two terms differ in shape.
+    """
+
+    block: Layer
+    shortcut: Layer | None = None
+
+    def apply(
+        self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
+    ) -> tuple[Any, Tree]:
+        require_known(self, keywords)
+        y, new = apply_part("block", self.block, params, state, x, key=key, train=train, **keywords)
+        if self.shortcut is not None:
+            x, changed = apply_part("shortcut", self.shortcut, params, state, x, key=key, train=train, **keywords)
+            new |= changed
+        if x.shape != y.shape:
+            raise InputError(
+                f"{self!r}: block(x) has shape {list(y.shape)}, the shortcut {list(x.shape)}; "
+                "give a shortcut layer that maps one to the other"
+            )
+        return x + y, new
+
+
+def apply_part(
+    name: str, part: Part, params: Tree, state: Tree, x: Any, *, key: Any, train: bool, **keywords: Any
+) -> tuple[Any, Tree]:
+    """One child of a container: its y, and its new state under its name (nothing where it has none)."""
+    with scope(name):
+        if not isinstance(part, Layer):
+            return part(x), {}
+        mine = {k: v for k, v in keywords.items() if k in accepted(part)}
+        y, new = part.apply(params.get(name, {}), state.get(name, {}), x, key=fold(key, name), train=train, **mine)
+    return y, {name: new} if name in state else {}
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Names a part in profiles, and in the path of an error that rises from it."""
+    try:
+        with jax.named_scope(name):
+            yield
+    except Exception as error:
+        prefix, notes = "in layer ", getattr(error, "__notes__", [])
+        if notes and notes[-1].startswith(prefix):
+            name = f"{name}/{notes.pop().removeprefix(prefix)}"
+        error.add_note(prefix + name)
+        raise
+
+
+def accepted(part: Any) -> set[str]:
+    """The keywords, beside `key` and `train`, that a layer's signature names; a container passes on its children's."""
+    if not isinstance(part, Layer):
+        return set()
+    lifted = type(part).apply is Layer.apply
+    signature = inspect.signature(part.__call__ if lifted else part.apply)
+    after = list(signature.parameters.values())[2 if lifted else 3 :]
+    names = {p.name for p in after if p.kind is not p.VAR_KEYWORD} - {"key", "train"}
+    if any(p.kind is p.VAR_KEYWORD for p in after):
+        names |= {name for child in part.parts().values() for name in accepted(child)}
+    return names
+
+
+def require_known(container: Layer, keywords: Mapping[str, Any]) -> None:
+    """Raises where no child of the container names one of the keywords."""
+    valid = accepted(container)
+    for name in keywords:
+        if name not in valid:
+            raise InputError(f"no layer in {container!r} takes the keyword {name!r}{did_you_mean(name, valid)}")
