@@ -48,8 +48,7 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__repr__" not in vars(cls):  # or @dataclass would write one that does not read as source
-            cls.__repr__ = Layer.__repr__
+        cls.__repr__ = cls.__repr__  # pins the inherited one, or @dataclass would write its own
 
     def __repr__(self) -> str:
         return record_source(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from typing import Any
 
 PUBLIC = ("jax.nn", "jax.numpy", "jax.lax")
@@ -12,11 +13,12 @@ PUBLIC = ("jax.nn", "jax.numpy", "jax.lax")
 def record_source(record: Any) -> str:
     """A dataclass as the call that makes it: required fields by position, others by name where not the default."""
     shown = []
-    for field in dataclasses.fields(record):
+    for field in filter(lambda field: field.init, dataclasses.fields(record)):
         value = getattr(record, field.name)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and not field.kw_only:
             shown.append(source(value))
-        elif not _is_default(field, value):
+        elif required or not _is_default(field, value):
             shown.append(f"{field.name}={source(value)}")
     return f"{type(record).__name__}({', '.join(shown)})"
 
@@ -30,6 +32,8 @@ def source(value: Any) -> str:
     """
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return "(" + ", ".join(map(source, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"  # inf is no Python literal
     is_record = dataclasses.is_dataclass(value) or isinstance(value, tuple)
     return _public_name(value) if callable(value) and not is_record else repr(value)
 

@@ -1,14 +1,17 @@
-"""Layers made of layers: `Serial` and `Residual`."""
+"""Layers made of layers: `Serial`, `Parallel` and `Residual`."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import jax
+import jax.numpy as jnp
 
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError, did_you_mean
@@ -18,7 +21,36 @@ Part = Layer | Callable[[Any], Any]
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Serial(Layer):
+class Named(Layer):
+    """A container whose children are named by position, "0", "1", ..., or by keyword."""
+
+    items: tuple[tuple[str, Part], ...]
+
+    def __init__(self, *layers: Part, **named: Part) -> None:
+        items = (*((str(i), layer) for i, layer in enumerate(layers)), *named.items())
+        for name, part in items:
+            if name in named and (name.isdigit() or "/" in name):
+                raise InputError(f"{type(self).__name__}: {name!r} cannot be a name: digits are positions, / a path")
+            if not callable(part):
+                raise InputError(f"{type(self).__name__}: {name!r} must be a layer or a function, got {part!r}")
+        object.__setattr__(self, "items", items)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._shown())})"
+
+    def _shown(self) -> list[str]:
+        return [source(part) if name.isdigit() else f"{name}={source(part)}" for name, part in self.items]
+
+    def parts(self) -> dict[str, Any]:
+        return dict(self.items)
+
+    def replace_parts(self, parts: Mapping[str, Any]) -> Self:
+        other = copy.copy(self)
+        object.__setattr__(other, "items", tuple((name, parts.get(name, part)) for name, part in self.items))
+        return other
+
+
+class Serial(Named):
     """y = f_n(... f_2(f_1(x))).
 
     Args:
@@ -34,30 +66,6 @@ class Serial(Layer):
     Serial(Linear(4, 8), jax.nn.relu, head=Linear(8, 3))
     """
 
-    items: tuple[tuple[str, Part], ...]
-
-    def __init__(self, *layers: Part, **named: Part) -> None:
-        items = (*((str(i), layer) for i, layer in enumerate(layers)), *named.items())
-        for name, part in items:
-            if name in named and (name.isdigit() or "/" in name):
-                raise InputError(f"Serial: {name!r} cannot be a name: digits are positions, '/' separates names")
-            if not callable(part):
-                raise InputError(f"Serial: {name!r} must be a layer or a function, got {part!r}")
-        object.__setattr__(self, "items", items)
-
-    def __repr__(self) -> str:
-        shown = (source(part) if name.isdigit() else f"{name}={source(part)}" for name, part in self.items)
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def parts(self) -> dict[str, Any]:
-        return dict(self.items)
-
-    def replace_parts(self, parts: Mapping[str, Any]) -> Serial:
-        named = {name: parts.get(name, part) for name, part in self.items}
-        return Serial(
-            *(p for n, p in named.items() if n.isdigit()), **{n: p for n, p in named.items() if not n.isdigit()}
-        )
-
     def apply(
         self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
     ) -> tuple[Any, Tree]:
@@ -67,6 +75,53 @@ class Serial(Layer):
             x, changed = apply_part(name, part, params, state, x, key=key, train=train, **keywords)
             new |= changed
         return x, new
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Parallel(Named):
+    """y = f_1(x) + ... + f_n(x), or the f_i(x) joined along the last axis.
+
+    Args:
+      layers, named: as in `Serial`; all get the same x.
+      combine: "sum" or "concat".
+    Call: x -> y; other keywords go to the layers whose signature names them.
+
+    Raises:
+      InputError: another `combine`, no layers; terms of a sum that differ in shape.
+
+    >>> import jax.numpy as jnp
+    >>> from fdl import nn
+    >>> nn.Parallel(jnp.sin, jnp.cos, combine="concat")({}, jnp.zeros((1, 1))).tolist()
+    [[0.0, 1.0]]
+    """
+
+    combine: Literal["sum", "concat"] = "sum"
+
+    def __init__(self, *layers: Part, combine: Literal["sum", "concat"] = "sum", **named: Part) -> None:
+        super().__init__(*layers, **named)
+        object.__setattr__(self, "combine", combine)
+        if combine not in ("sum", "concat"):
+            raise InputError(f'Parallel: combine: expected "sum" or "concat", got {combine!r}')
+        if not self.items:
+            raise InputError("Parallel: expected at least one layer")
+
+    def _shown(self) -> list[str]:
+        return super()._shown() + ([] if self.combine == "sum" else [f"combine={self.combine!r}"])
+
+    def apply(
+        self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
+    ) -> tuple[Any, Tree]:
+        require_known(self, keywords)
+        ys, new = [], {}
+        for name, part in self.items:
+            y, changed = apply_part(name, part, params, state, x, key=key, train=train, **keywords)
+            ys.append(y)
+            new |= changed
+        if self.combine == "concat":
+            return jnp.concatenate(ys, axis=-1), new
+        if len({y.shape for y in ys}) > 1:
+            raise InputError(f"{self!r}: the terms of the sum have shapes {[list(y.shape) for y in ys]}")
+        return functools.reduce(jnp.add, ys), new
 
 
 @dataclass(frozen=True)
@@ -126,6 +181,8 @@ def scope(name: str) -> Iterator[None]:
 
 def accepted(part: Any) -> set[str]:
     """The keywords, beside `key` and `train`, that a layer's signature names; a container passes on its children's."""
+    if isinstance(part, tuple):
+        return {name for item in part for name in accepted(item)}
     if not isinstance(part, Layer):
         return set()
     lifted = type(part).apply is Layer.apply

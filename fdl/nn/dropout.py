@@ -1,7 +1,8 @@
-"""Dropout as a layer."""
+"""Dropout layers: of elements, of whole features, of whole residual branches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -33,13 +34,67 @@ class Dropout(Layer):
     rate: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, Tracer) and not 0.0 <= self.rate <= 1.0:
-            raise InputError(f"Dropout: rate is the probability of dropping, expected 0..1, got {self.rate}")
+        _check_rate(self, self.rate)
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
-        del params
-        if not train or (isinstance(self.rate, float | int) and self.rate == 0):
-            return x
-        if key is None:
-            raise InputError(f"{self!r}: train=True needs randomness; pass key=")
-        return dropout(x, self.rate, key)
+        return _drop(self, x, self.rate, (), key, train)
+
+
+@dataclass(frozen=True)
+class FeatureDropout(Layer):
+    """Dropout of whole features: a channel of an example is kept or dropped at all its positions.
+
+    Neighbouring pixels say nearly the same, so that dropping single ones regularises little.
+
+    Args:
+      rate: the probability of dropping a feature.
+    Call: x [B, ..., C]; `train=True` needs `key`.
+
+    PyTorch: `Dropout2d`, channels first.
+
+    Reference: Tompson et al., Efficient object localization, 2015, section 3.2.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _check_rate(self, self.rate)
+
+    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        return _drop(self, x, self.rate, range(1, x.ndim - 1), key, train)
+
+
+@dataclass(frozen=True)
+class DropPath(Layer):
+    """Stochastic depth: a residual branch is kept or dropped for each example as a whole.
+
+    Args:
+      rate: the probability of dropping the branch.
+    Call: x [B, ...]; put it last in the block of a `Residual`. `train=True` needs `key`.
+
+    Reference: Huang et al., Deep networks with stochastic depth, 2016; scaled in training rather than in evaluation.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _check_rate(self, self.rate)
+
+    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        return _drop(self, x, self.rate, range(1, x.ndim), key, train)
+
+
+def _check_rate(layer: Layer, rate: float) -> None:
+    if not isinstance(rate, Tracer) and not 0.0 <= rate <= 1.0:
+        name = type(layer).__name__
+        raise InputError(f"{name}: rate is the probability of dropping, expected 0..1, got {rate}")
+
+
+def _drop(
+    layer: Layer, x: jax.Array, rate: float, shared: Sequence[int], key: jax.Array | None, train: bool
+) -> jax.Array:
+    if not train or (isinstance(rate, float | int) and rate == 0):
+        return x
+    if key is None:
+        raise InputError(f"{layer!r}: train=True needs randomness; pass key=")
+    return dropout(x, rate, key, shared)
