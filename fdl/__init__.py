@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fdl.core import Layer, Param, abstract, check, fold, init
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
+    from fdl.rules import decay_mask
     from fdl.surgery import edit
     from fdl.training.experiment import Experiment
     from fdl.training.run import Result, run
@@ -25,6 +26,7 @@ _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
     "fdl.errors": ("InputError",),
     "fdl.inspect.summary": ("summary",),
+    "fdl.rules": ("decay_mask",),
     "fdl.surgery": ("edit",),
     "fdl.training.experiment": ("Experiment",),
     "fdl.training.run": ("Result", "run"),
@@ -34,8 +36,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
-    "abstract", "check", "data", "edit", "fold", "init", "initializers", "inspect", "losses", "metrics", "nn", "ops",
-    "run", "summary", "supervised",
+    "abstract", "check", "data", "decay_mask", "edit", "fold", "init", "initializers", "inspect", "losses", "metrics",
+    "nn", "ops", "run", "summary", "supervised",
 ]  # fmt: skip
 
 

@@ -48,28 +48,3 @@ class Mean:
     def value(self) -> jax.Array:
         """total / count; 0 where the count is 0."""
         return self.total / jnp.where(self.count == 0, jnp.ones_like(self.count), self.count)
-
-
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the largest logit is that of the label, else 0, per example.
-
-    Args:
-      logits: [..., C].
-      labels: integers [...].
-
-    Returns:
-      float32 [...]; its mean is the accuracy.
-
-    Raises:
-      InputError: shapes that do not fit, or labels that are no integers.
-
-    >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
-    [1.0, 0.0]
-    """
-    if jnp.shape(labels) != jnp.shape(logits)[:-1]:
-        want, got = list(jnp.shape(logits)[:-1]), list(jnp.shape(labels))
-        raise InputError(f"accuracy: logits {list(jnp.shape(logits))} need labels {want}, got {got}")
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise InputError(f"accuracy: expected integer labels, got {jnp.result_type(labels)}")
-    predictions = jnp.argmax(logits, -1)
-    return (predictions == jnp.asarray(labels).astype(predictions.dtype)).astype(jnp.float32)

@@ -1,0 +1,17 @@
+"""Metrics that are exact whatever the batch size.
+
+Per example (`accuracy`, ...), to be averaged by the engine; as statistics that merge (`Mean`, `Confusion`, ...); and,
+where no finite statistic is exact (`roc_auc`, `bleu`, ...), as functions of all the outputs at once.
+"""
+
+from fdl.metrics.calibration import Calibration
+from fdl.metrics.classification import Confusion, accuracy, top_k_accuracy
+from fdl.metrics.mean import Mean
+from fdl.metrics.ranking import average_precision, roc_auc
+from fdl.metrics.regression import Regression
+from fdl.metrics.text import bleu, perplexity
+
+__all__ = [
+    "Calibration", "Confusion", "Mean", "Regression", "accuracy", "average_precision", "bleu", "perplexity", "roc_auc",
+    "top_k_accuracy",
+]  # fmt: skip
