@@ -1,0 +1,233 @@
+"""Datasets that live on the device: `Arrays` of examples, and `Full`, one batch for ever.
+
+A dataset is host arrays plus pure functions of them, so that batch i is a pure function of (seed, i) inside the
+compiled program: there is no iterator, and nothing to restore when a run resumes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from fdl.errors import InputError
+
+Batch = Any
+
+
+class Dataset:
+    """What the engine asks of a dataset. `arrays` below is `self.arrays` as placed on the device."""
+
+    arrays: Any
+    """Pytree of host arrays, passed to the compiled program as an argument."""
+
+    def steps_per_epoch(self, batch_size: int | None) -> int:
+        """Full batches in one pass over the data."""
+        raise NotImplementedError
+
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        """The order of the examples in one epoch (int32); empty where there is nothing to shuffle."""
+        raise NotImplementedError
+
+    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
+        """Training batch number `position` of the epoch."""
+        raise NotImplementedError
+
+    def num_eval_batches(self, batch_size: int | None) -> int:
+        """Batches, the last perhaps partial, that cover every example once."""
+        raise NotImplementedError
+
+    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, jax.Array | None]:
+        """Evaluation batch and its row mask (True = an example, False = padding); None where there are no rows."""
+        raise NotImplementedError
+
+    def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
+        """A host batch of real rows, those with the smallest and largest integers first, and their row numbers."""
+        raise NotImplementedError
+
+    def head(self, count: int) -> Dataset:
+        """The first `count` examples, or everything where there are no examples to count."""
+        raise NotImplementedError
+
+
+class Arrays(Dataset):
+    """Named arrays whose leading axis counts the examples: `Arrays(x=images, y=labels)`.
+
+    Training goes through fresh permutations of the examples, `n // batch_size` full batches an epoch (the rest of the
+    epoch's permutation is left out); with `batch_size=None` every step sees all examples in their order. Evaluation
+    sees every example exactly once.
+
+    Args:
+      named: arrays, or pytrees of them, all with the same leading axis. Kept as numpy until the engine places them.
+
+    Raises:
+      InputError: no arrays, no examples, unequal leading axes, values that are no numbers, traced values.
+    """
+
+    def __init__(self, **named: Any) -> None:
+        if not named:
+            raise InputError("Arrays: expected at least one named array, e.g. Arrays(x=images, y=labels)")
+        tree = {name: _host(value, name) for name, value in named.items()}
+        sizes = {path: leaf.shape[0] if leaf.ndim else -1 for path, leaf in _paths(tree)}
+        if -1 in sizes.values() or len(set(sizes.values())) != 1:
+            listed = ", ".join(f"{path}: {'a scalar' if n < 0 else n}" for path, n in sizes.items())
+            raise InputError(f"Arrays: all leading axes must be equal (the number of examples), got {listed}")
+        self._size = next(iter(sizes.values()))
+        if not self._size:
+            raise InputError(f"Arrays: no examples ({', '.join(sizes)} have a leading axis of 0)")
+        self.arrays = {"tree": tree, "rows": None}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, name: str) -> Any:
+        """The named host array of these examples."""
+        return self._gather(self.arrays, slice(None))[name]
+
+    def take(self, index: Any) -> Arrays:
+        """A view of some examples (folds, subsets, bootstraps): the arrays are shared, never copied.
+
+        Args:
+          index: integers in 0 .. n - 1 (repeats allowed), or booleans [n].
+        """
+        index = np.asarray(index)
+        if index.dtype == bool and index.shape == (self._size,):
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or not (np.issubdtype(index.dtype, np.integer) or not index.size):
+            raise InputError(f"take: expected a list of row numbers, or {self._size} booleans, got {index!r}")
+        if not index.size:
+            raise InputError("take: no examples left")
+        if index.min() < 0 or index.max() >= self._size:
+            bad = int(index[(index < 0) | (index >= self._size)][0])
+            raise InputError(f"take: row {bad} is outside 0..{self._size - 1}")
+        view = copy.copy(self)
+        rows = self.arrays["rows"]
+        rows = index.astype(np.int32) if rows is None else rows[index]
+        view.arrays, view._size = {"tree": self.arrays["tree"], "rows": rows}, len(rows)
+        return view
+
+    def head(self, count: int) -> Arrays:
+        return self.take(np.arange(min(count, self._size)))
+
+    def steps_per_epoch(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return 1
+        if batch_size > self._size:
+            names = ", ".join(path for path, _ in _paths(self.arrays["tree"]))
+            raise InputError(
+                f"batch_size {batch_size} is larger than the {self._size} examples of the training set ({names}): "
+                f"an epoch would have no batch; use batch_size <= {self._size}, or None for all of them"
+            )
+        return self._size // batch_size
+
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        if batch_size is None:
+            return jnp.arange(self._size, dtype=jnp.int32)
+        return jax.random.permutation(key, jnp.arange(self._size, dtype=jnp.int32))
+
+    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
+        if batch_size is None:
+            return self._gather(arrays, slice(None))
+        index = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+        return self._gather(arrays, index)
+
+    def num_eval_batches(self, batch_size: int | None) -> int:
+        return -(-self._size // self._eval_size(batch_size))
+
+    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, jax.Array]:
+        size = self._eval_size(batch_size)
+        index = number * size + jnp.arange(size)
+        return self._gather(arrays, jnp.minimum(index, self._size - 1)), index < self._size
+
+    def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
+        extremes: list[int] = []
+        rows = self.arrays["rows"]
+        for leaf in jax.tree.leaves(self.arrays["tree"]):
+            if np.issubdtype(leaf.dtype, np.integer) and leaf.size:
+                mine = (leaf if rows is None else leaf[rows]).reshape(self._size, -1)
+                extremes += [int(mine.min(1).argmin()), int(mine.max(1).argmax())]
+        size = self._eval_size(batch_size)
+        index = list(dict.fromkeys([*extremes, *range(min(size, self._size))]))
+        index = index[: max(size, len(set(extremes)))]
+        return self._gather(self.arrays, np.asarray(index)), index
+
+    def _eval_size(self, batch_size: int | None) -> int:
+        return min(batch_size or self._size, self._size)
+
+    def _gather(self, arrays: Any, index: Any) -> Batch:
+        if arrays["rows"] is not None:
+            index = arrays["rows"][index]
+        return jax.tree.map(lambda leaf: leaf[index], arrays["tree"])
+
+
+class Full(Dataset):
+    """Named arrays that together are the batch of every step, never permuted: one graph with node masks, say.
+
+    An epoch is one step and there is no batch size. Without any array the batch is `{}`: for tasks that make their own
+    data.
+
+    Raises:
+      InputError: values that are no numbers, traced values.
+    """
+
+    def __init__(self, **named: Any) -> None:
+        self.arrays = {name: _host(value, name) for name, value in named.items()}
+
+    def steps_per_epoch(self, batch_size: int | None) -> int:
+        if batch_size is not None:
+            raise InputError(f"Full: the whole tree is the batch, so there is no batch_size (got {batch_size})")
+        return 1
+
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        return jnp.zeros((0,), jnp.int32)
+
+    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
+        return arrays
+
+    def num_eval_batches(self, batch_size: int | None) -> int:
+        return 1
+
+    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, None]:
+        return arrays, None
+
+    def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
+        return self.arrays, []
+
+    def head(self, count: int) -> Full:
+        return self
+
+
+def _paths(tree: Any) -> list[tuple[str, Any]]:
+    listed = jax.tree_util.tree_leaves_with_path(tree)
+    return [("/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path), leaf) for path, leaf in listed]
+
+
+def _host(value: Any, name: str) -> Any:
+    """A pytree of numpy arrays of numbers (a list of numbers is one array)."""
+    if isinstance(value, list):
+        value = _array(value, name)
+    return jax.tree.map(lambda leaf: _array(leaf, name), value)
+
+
+def _array(leaf: Any, name: str) -> np.ndarray:
+    if isinstance(leaf, Tracer):
+        raise InputError(
+            f"dataset array {name!r} is traced: data must not depend on a swept value; "
+            "compute it from fields that are not swept, or apply the swept value in the objective or in augment"
+        )
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise InputError(f"dataset array {name!r} is ragged or no array at all: {error}") from None
+    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise InputError(f"dataset array {name!r}: expected numbers, got dtype {array.dtype}; encode them first")
+    if array.dtype in (np.int64, np.uint64, np.uint32) and not jax.config.read("jax_enable_x64"):
+        limit = np.iinfo(np.int32)
+        if array.size and (array.min() < limit.min or array.max() > limit.max):
+            raise InputError(f"dataset array {name!r}: values beyond 32-bit integers, which JAX would wrap silently")
+        array = array.astype(np.int32)
+    return array

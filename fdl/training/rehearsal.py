@@ -1,0 +1,85 @@
+"""What can be known to be wrong before anything is compiled.
+
+A compiled program cannot raise on bad data: a label out of range gives NaN or nonsense. So the objective is traced
+once on real rows, its integers concrete and everything else abstract: losses and embeddings then see the very labels
+and ids, and refuse them. Nothing is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.core import fold, leaves
+from fdl.data.dataset import Dataset
+from fdl.errors import InputError
+from fdl.training.experiment import Experiment
+from fdl.training.step import reduce
+
+
+def rehearse(experiment: Experiment) -> None:
+    """Checks every dataset of the experiment against its objective.
+
+    Raises:
+      InputError: values that are not finite; whatever the objective, its layers and losses refuse in the real rows.
+    """
+    for name, dataset in {"train": experiment.dataset, **experiment.evaluate}.items():
+        require_finite(name, dataset)
+    params, state = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    if experiment.task.step is None:
+        _trace(experiment, "train", experiment.dataset, params, state, train=True)
+    for name, dataset in experiment.evaluate.items():
+        _trace(experiment, name, dataset, params, state, train=False)
+
+
+def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, state: Any, train: bool) -> None:
+    batch, rows = dataset.sample(experiment.batch_size)
+    flat, tree = jax.tree.flatten(batch)
+    # Placed outside the trace, or they would be traced as well.
+    integers = [jnp.asarray(leaf) if np.issubdtype(leaf.dtype, np.integer) else None for leaf in flat]
+    floats = [leaf for leaf, integer in zip(flat, integers, strict=True) if integer is None]
+
+    def objective(params: Any, state: Any, floats: list[Any], key: jax.Array) -> Any:
+        rest = iter(floats)
+        real = tree.unflatten([next(rest) if integer is None else integer for integer in integers])
+        if train and experiment.augment is not None:
+            real = experiment.augment(real, fold(key, "augment"))
+        mask = jnp.ones(len(rows), bool) if rows else None
+        return reduce(experiment.task.objective(params, state, real, key=key, train=train), mask)  # pyright: ignore
+
+    try:
+        jax.eval_shape(objective, params, state, floats, jax.random.key(0))
+    except InputError as error:
+        where = f"in the set {name!r}"
+        if rows:
+            where += (
+                f"; indices 0, 1, ... are its rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}"
+            )
+        error.add_note(where)
+        raise
+
+
+def require_finite(name: str, dataset: Dataset) -> None:
+    """Raises where an array of the dataset holds NaN or infinity.
+
+    Raises:
+      InputError: set, entry, and the position of the first.
+    """
+    for path, leaf in leaves(dataset.arrays):
+        for array in jax.tree.leaves(leaf):
+            if not np.issubdtype(array.dtype, np.inexact):
+                continue
+            with np.errstate(all="ignore"):
+                if np.isfinite(array.sum()):  # one pass without a temporary
+                    continue
+            finite = np.isfinite(array)
+            if not finite.all():
+                position = tuple(int(i) for i in np.argwhere(~finite)[0])
+                raise InputError(
+                    f"the set {name!r} holds {array[position]} in {path.removeprefix('tree/')!r} at {position} "
+                    f"({int((~finite).sum())} such values); replace them, and give those examples weight 0 if they "
+                    "are to be ignored"
+                )

@@ -1,0 +1,118 @@
+"""What to train: a `Task` is how to initialise and what to minimise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+from fdl.core import Layer, init
+from fdl.errors import InputError, did_you_mean
+
+
+class Outcome(NamedTuple):
+    """What an objective returns for a batch of B rows. It never sums over examples: only the engine knows the padding.
+
+    Args:
+      loss: per example, [B, ...].
+      weight: same shape, no gradient flows into it; None = ones.
+      metrics: name -> array per example (of the loss's shape: takes the weight; any other [B, ...]: every row counts),
+        or (array, weight), or a `metrics.Mean`, or a scalar.
+      state: the new running statistics; None = unchanged.
+      outputs: whatever reports need, per example.
+    """
+
+    loss: jax.Array
+    weight: jax.Array | None = None
+    metrics: Mapping[str, Any] | None = None
+    state: Any = None
+    outputs: Any = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pure functions that say what to train.
+
+    Args:
+      init: key -> (params, state), any pytrees.
+      objective: (params, state, batch, *, key, train) -> `Outcome`; the engine differentiates its loss.
+      step: the whole update instead, (params, state, opt_state, batch, *, key, optimizer) ->
+        (params, state, opt_state, metrics); then `objective` serves evaluation only.
+      specs: nested dict of `Param` that `params` follow, for rules over paths and axes.
+
+    Raises:
+      InputError: neither objective nor step.
+    """
+
+    init: Callable[[jax.Array], tuple[Any, Any]]
+    objective: Callable[..., Outcome] | None = None
+    step: Callable[..., tuple[Any, Any, Any, Mapping[str, Any]]] | None = None
+    specs: Any = None
+
+    def __post_init__(self) -> None:
+        if self.objective is None and self.step is None:
+            raise InputError("Task: give an objective to minimise, or a whole step")
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The objective loss(model(x), y). A record, so that equal tasks are equal."""
+
+    model: Layer
+    loss: Callable[[Any, Any], jax.Array]
+    metrics: Mapping[str, Callable[[Any, Any], Any]] = field(hash=False)
+    inputs: str | tuple[str, Mapping[str, str]] = field(hash=False)
+    targets: str
+    weight: str | None
+
+    def __call__(self, params: Any, state: Any, batch: Any, *, key: jax.Array | None, train: bool) -> Outcome:
+        name, named = (self.inputs, {}) if isinstance(self.inputs, str) else self.inputs
+        keywords = {keyword: _entry(batch, entry) for keyword, entry in named.items()}
+        targets = _entry(batch, self.targets)
+        y, state = self.model.apply(params, state, _entry(batch, name), key=key, train=train, **keywords)
+        loss = self.loss(y, targets)
+        self._refuse_broadcast(loss, y)
+        metrics = {name: metric(y, targets) for name, metric in self.metrics.items()}
+        weight = None if self.weight is None else _entry(batch, self.weight)
+        return Outcome(loss, weight, metrics, state, y)
+
+    def _refuse_broadcast(self, loss: Any, y: Any) -> None:
+        """(B,) against (B, 1) would give a loss of (B, B): its axes must be axes of the predictions."""
+        if isinstance(y, jax.Array) and loss.shape != y.shape[: loss.ndim]:
+            raise InputError(
+                f"the loss of predictions {list(y.shape)} has shape {list(loss.shape)}, which is not per example: "
+                "do predictions and targets differ in shape and broadcast?"
+            )
+
+
+def supervised(
+    model: Layer,
+    loss: Callable[[Any, Any], jax.Array],
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    inputs: str | tuple[str, Mapping[str, str]] = "x",
+    targets: str = "y",
+    weight: str | None = None,
+) -> Task:
+    """The task of predicting `targets` from `inputs`.
+
+    Args:
+      model: a layer; it is called with `apply`, so running statistics are kept.
+      loss: (predictions, targets) -> per example, such as `fdl.losses.softmax_cross_entropy`.
+      metrics: name -> (predictions, targets) -> per example, such as `{"accuracy": fdl.metrics.accuracy}`.
+      inputs: the batch's entry for x, or ("x", {"lengths": "n"}): with further entries as keywords of the model.
+      targets: the batch's entry for the second argument of loss and metrics.
+      weight: the batch's entry for the weight of each loss; None = ones.
+    """
+    if not isinstance(model, Layer):
+        raise InputError(f"supervised: expected a fdl Layer as model, got {model!r}; other models make their own Task")
+    objective = Supervised(model, loss, dict(metrics or {}), inputs, targets, weight)
+    return Task(functools.partial(init, model), objective, specs=model.specs())
+
+
+def _entry(batch: Any, name: str) -> Any:
+    if name not in batch:
+        raise InputError(f"the batch has no entry {name!r}{did_you_mean(name, batch)}")
+    return batch[name]

@@ -1,0 +1,63 @@
+"""What the compiled programs are made of: one executable, donated state, data as arguments, one sort an epoch."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from fdl.training.programs import init_carry, make_chunk
+from tests.training.test_run import experiment
+
+
+def compiled_chunk(capacity: int = 16):
+    ex = experiment()
+    key = jax.random.key(0)
+    carry = init_carry(ex, key)
+    chunk, names = make_chunk(ex, capacity)
+    lowered = jax.jit(chunk, donate_argnums=0).lower(carry, ex.dataset.arrays, key, np.int32(0), np.int32(1))
+    return ex, carry, chunk, names, lowered
+
+
+def test_donation_aliases_exactly_the_bytes_of_the_state():
+    _, carry, _, _, lowered = compiled_chunk()
+    analysis = lowered.compile().memory_analysis()
+    assert analysis.alias_size_in_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(carry))
+
+
+def test_data_is_an_argument_never_a_constant():
+    """The program has the same text for other data, and no constant as long as the data."""
+    ex, _, _, _, lowered = compiled_chunk()
+    text = lowered.as_text()
+    assert f"{len(ex.dataset)}x5xf32" in text
+    constants = [line for line in text.splitlines() if "stablehlo.constant" in line]
+    assert not [line for line in constants if f"{len(ex.dataset)}x" in line and "dense<0" not in line and '"0x' in line]
+
+
+def test_the_permutation_is_sorted_only_in_the_first_step_of_an_epoch():
+    ex, carry, chunk, _, _ = compiled_chunk()
+    jaxpr = jax.make_jaxpr(chunk)(carry, ex.dataset.arrays, jax.random.key(0), np.int32(0), np.int32(1))
+    sorts = list(_primitives(jaxpr.jaxpr, inside_cond=False))
+    assert ("sort", True) in sorts
+    assert ("sort", False) not in sorts
+
+
+def _primitives(jaxpr, inside_cond):
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, inside_cond
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _primitives(inner, inside_cond or equation.primitive.name == "cond")
+
+
+def test_one_executable_serves_every_count():
+    """A chunk of 5 and then 11 is a chunk of 16, by the same compiled program."""
+    ex, carry, _, names, lowered = compiled_chunk()
+    program, arrays, key = lowered.compile(), jax.device_put(ex.dataset.arrays), jax.random.key(0)
+    copy = jax.tree.map(lambda x: x.copy(), carry)
+    whole, history = program(carry, arrays, key, np.int32(0), np.int32(16))
+    first, a = program(copy, arrays, key, np.int32(0), np.int32(5))
+    both, b = program(first, arrays, key, np.int32(5), np.int32(11))
+    np.testing.assert_array_equal(history, np.concatenate([a[:5], b[:11]]))
+    jax.tree.map(np.testing.assert_array_equal, whole, both)
+    assert names == ["accuracy", "loss"]
