@@ -1,0 +1,60 @@
+"""JSON on disk: what a value looks like there, and how a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fdl.records import source
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it; NaN and infinity are null, functions and paths their names.
+
+    >>> plain({"rate": float("inf"), "activation": math.tanh, "data": Path("a/b"), "sizes": (1, 2)})
+    {'rate': None, 'activation': 'math.tanh', 'data': 'a/b', 'sizes': [1, 2]}
+    """
+    if isinstance(value, enum.Enum):
+        return value.name
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if callable(value):
+        return _without_address(source(value))
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # a number or an array of numpy or JAX
+        return plain(value.tolist())
+    return _without_address(str(value))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is either the old one or the whole new one, whenever the machine stops."""
+    data = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _without_address(text: str) -> str:
+    """Where in memory a lambda was is no property of a run: two equal ones must hash equal."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)

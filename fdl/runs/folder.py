@@ -1,0 +1,151 @@
+"""The run folder: config, manifest, metrics and result of one run, written while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fdl.errors import InputError
+from fdl.runs.files import plain, write_json
+from fdl.runs.manifest import describe, now
+
+
+class RunFolderError(OSError):
+    """The folder of a run in progress can no longer be written: the disk is full, say."""
+
+
+def new_folder(runs: str | os.PathLike[str], experiment: str) -> Path:
+    """A path for a new run, `runs/<experiment>/<id>`; ids sort by time (UTC). Nothing is created."""
+    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    return Path(runs) / experiment / f"{time}-{secrets.token_hex(4)}"
+
+
+class RunFolder:
+    """What a run leaves behind, as a context manager around the run.
+
+    - config.json: the config; manifest.json: status and origin. Both appear whole or not at all.
+    - metrics.jsonl: an object a step, `{"step": 1, "train/loss": 2.3}`, and one an evaluation; whole lines only.
+    - result.json: the final metrics, written last: where it is, the run finished and everything else is complete.
+
+    Args:
+      folder: a new or empty folder; never one that holds anything.
+      config: the experiment's `Config`, any dataclass; None = null.
+      seed: of the run.
+
+    Raises:
+      InputError: on entering, where the folder has content or cannot be written.
+      RunFolderError: later, where it can no longer be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, config: Any = None, seed: int = 0) -> None:
+        self.path, self.config, self.seed = Path(folder), config, seed
+
+    def __enter__(self) -> RunFolder:
+        config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
+        self._started = now()
+        try:
+            self._claim()
+            with self._withdrawn_on_error():
+                write_json(self.path / "config.json", config)
+                self._set_status("running")
+        except OSError as error:
+            raise InputError(
+                f"cannot write the run folder {self.path}: {error.strerror} ({error.filename}); "
+                "choose another place: --runs on the command line, folder= in Python"
+            ) from None
+        return self
+
+    def append(self, steps: Any, columns: Mapping[str, Any]) -> None:
+        """One line for each of `steps`, the values of all `columns` beside it."""
+        data = _lines({"step": steps, **columns}).encode()
+        with self._explained():
+            try:
+                written = 0
+                while written < len(data):
+                    written += self._metrics.write(data[written:])
+                self._whole += written
+            except BaseException:
+                self._metrics.truncate(self._whole)  # a line is there in full or not at all
+                self._metrics.seek(self._whole)
+                raise
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Records the end of a run that went well."""
+        with self._explained():
+            self._set_status("finished")
+            write_json(self.path / "result.json", plain(metrics))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, InputError) and not self._whole:
+                self._withdraw()  # what could be known to be wrong before it started was never a run
+            elif not (self.path / "result.json").exists():
+                self._set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
+        except OSError as problem:
+            if error is None:
+                raise
+            error.add_note(f"and {self.path} could not be brought up to date: {problem}")
+        finally:
+            self._metrics.close()
+
+    def _claim(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if any(self.path.iterdir()):
+            raise InputError(f"the run folder {self.path} is not empty: a run overwrites nothing; choose a new folder")
+        # Exclusive, so that of two runs that want the same folder one fails here.
+        self._metrics = (self.path / "metrics.jsonl").open("xb", buffering=0)
+        self._whole = 0
+
+    @contextmanager
+    def _withdrawn_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _withdraw(self) -> None:
+        self._metrics.close()
+        with contextlib.suppress(OSError):
+            for name in ("metrics.jsonl", "config.json", "manifest.json"):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(f"cannot write the run folder {self.path} any longer: {error.strerror}") from None
+
+    def _set_status(self, status: str, error: BaseException | None = None) -> None:
+        os.fsync(self._metrics.fileno())
+        finished = None if status == "running" else now()
+        happened = {"status": status, "error": _one_line(error), "started": self._started, "finished": finished}
+        write_json(self.path / "manifest.json", {**happened, **self._origin})
+
+
+def _lines(columns: Mapping[str, Any]) -> str:
+    """A JSON object a row. One template for all rows: `json` takes longer than the step of a small model."""
+    template = "{" + ", ".join(json.dumps(name).replace("%", "%%") + ": %s" for name in columns) + "}\n"
+    values = (map(_number, column.tolist()) for column in columns.values())
+    return "".join(template % row for row in zip(*values, strict=True))
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else "null"
+
+
+def _one_line(error: BaseException | None) -> str | None:
+    return None if error is None else " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
