@@ -1,0 +1,158 @@
+"""Pooling over any number of spatial axes, channels last.
+
+A window is taken apart axis by axis into strided slices, which are combined one by one. `lax.reduce_window` says the
+same, but its gradient (select-and-scatter) costs as much on CPU as all the rest of a small network; that of slices is
+cheap, works in forward mode too, and under `vmap` like any other arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fdl.errors import InputError
+from fdl.ops.norm import widen
+from fdl.ops.window import Padding, Sizes, Window, per_axis, slide
+
+
+def max_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: Padding = "VALID") -> jax.Array:
+    """y[b, i, c] = max over k of x[b, stride * i + k - low, c]; i and k have one index a spatial axis.
+
+    Args:
+      x: [B, *spatial, C].
+      window: its size, an int or one an axis.
+      stride: as window, which is its default.
+      padding: "VALID", "SAME" (XLA's rule: the odd pixel at the end), an int, or one (low, high) an axis; padded pixels
+        never win.
+    Returns: [B, *positions, C], in x's dtype. NaN wins.
+
+    Of equal pixels the first, in the order of the array, receives the gradient, as in PyTorch and XLA's reduce_window.
+
+    Raises:
+      InputError: options that do not fit x; padding as wide as the window.
+
+    >>> import jax.numpy as jnp
+    >>> max_pool(jnp.array([1.0, 5.0, 2.0, 3.0]).reshape(1, 4, 1), 2).ravel().tolist()
+    [5.0, 3.0]
+    """
+    x = jnp.asarray(x)
+    slid = _slide("max_pool", x, window, stride, padding)
+    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    return _combine(_pad(x, slid, lowest), slid, _larger)
+
+
+def avg_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: Padding = "VALID") -> jax.Array:
+    """y[b, i, c] = mean over k of x[b, stride * i + k - low, c], over those k that lie inside the image.
+
+    Args: as for `max_pool`.
+    Returns: [B, *positions, C], in x's dtype (integers: float32), summed in float32 or wider.
+
+    Padded pixels are not counted. PyTorch and Flax count them as zeros unless told `count_include_pad=False`; for that
+    behaviour pad x first (`jnp.pad`) and pool with "VALID".
+
+    Raises:
+      InputError: options that do not fit x; padding as wide as the window.
+
+    >>> import jax.numpy as jnp
+    >>> avg_pool(jnp.array([1.0, 5.0, 4.0]).reshape(1, 3, 1), 2, padding="SAME").ravel().tolist()
+    [3.0, 4.0]
+    """
+    x = jnp.asarray(x)
+    slid = _slide("avg_pool", x, window, stride, padding)
+    total = _combine(_pad(widen(x), slid, 0), slid, jnp.add)
+    return _rounded(total / jnp.asarray(_counts(x.shape[1:-1], slid), total.dtype), x)
+
+
+def global_max_pool(x: jax.Array) -> jax.Array:
+    """The maximum over all spatial axes: [B, *spatial, C] -> [B, C]. Equal pixels share the gradient."""
+    return _spatial("global_max_pool", x).max(range(1, x.ndim - 1))
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """The mean over all spatial axes, in float32 or wider: [B, *spatial, C] -> [B, C] (Lin et al., 2014, section 3.2)."""
+    return _rounded(widen(_spatial("global_avg_pool", x)).mean(range(1, x.ndim - 1)), x)
+
+
+def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
+    """The maximum of each of `output_size` bins an axis, cut by PyTorch's rule: see `adaptive_avg_pool`."""
+    return _adaptive("adaptive_max_pool", _spatial("adaptive_max_pool", x), output_size, jnp.max)
+
+
+def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
+    """The mean of each of `output_size` bins an axis; bin i of m covers the pixels floor(i n / m) ... ceil((i + 1) n / m) - 1.
+
+    Args:
+      x: [B, *spatial, C].
+      output_size: an int or one an axis; bins overlap where it does not divide the image, and repeat pixels where it is larger.
+    Returns: [B, *output_size, C], in x's dtype, summed in float32 or wider.
+
+    The rule is PyTorch's `AdaptiveAvgPool2d`; Flax has none.
+
+    Raises:
+      InputError: sizes that do not fit the rank of x.
+
+    >>> import jax.numpy as jnp
+    >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+    [1.0, 3.0]
+    """
+    x = _spatial("adaptive_avg_pool", x)
+    return _rounded(_adaptive("adaptive_avg_pool", widen(x), output_size, jnp.mean), x)
+
+
+def _adaptive(name: str, x: jax.Array, output_size: Sizes, reduce: Callable[..., jax.Array]) -> jax.Array:
+    for axis, m in enumerate(per_axis(name, "output_size", output_size, x.ndim - 2), start=1):
+        n = x.shape[axis]
+        bins = [lax.slice_in_dim(x, i * n // m, -(-(i + 1) * n // m), axis=axis) for i in range(m)]
+        x = jnp.stack([reduce(one, axis) for one in bins], axis)  # a bin is a box, so one axis after the other is exact
+    return x
+
+
+def _slide(name: str, x: jax.Array, window: Sizes, stride: Sizes | None, padding: Padding) -> Window:
+    sizes = _spatial(name, x).shape[1:-1]
+    slid = slide(name, sizes, window, window if stride is None else stride, padding)
+    if any(max(pair) >= size or min(pair) < 0 for pair, size in zip(slid.padding, slid.size, strict=True)):
+        raise InputError(f"{name}: padding {slid.padding} must be below the window {slid.size}, or windows see padding only")
+    return slid
+
+
+def _spatial(name: str, x: jax.Array) -> jax.Array:
+    if jnp.ndim(x) < 3:
+        raise InputError(f"{name}: expected x [B, *spatial, C], three axes or more, got {list(jnp.shape(x))}")
+    return jnp.asarray(x)
+
+
+def _pad(x: jax.Array, window: Window, value: float) -> jax.Array:
+    return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0)])
+
+
+def _combine(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """`combine` over every window of a padded x, the last axis first: so the first of equals is that of the array."""
+    for axis in range(x.ndim - 2, 0, -1):
+        size, stride = window.size[axis - 1], window.stride[axis - 1]
+        last = (x.shape[axis] - size) // stride * stride
+        x = functools.reduce(combine, (lax.slice_in_dim(x, k, k + last + 1, stride, axis) for k in range(size)))
+    return x
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    # not jnp.maximum: its gradient splits ties, keeps three float arrays and divides, where this one keeps one mask
+    return jnp.where((a >= b) | (a != a), a, b)
+
+
+def _counts(sizes: Sequence[int], window: Window) -> np.ndarray:
+    """[*positions, 1]: how many pixels of the image each window sees."""
+    counts = []
+    for n, size, stride, (low, _), m in zip(sizes, window.size, window.stride, window.padding, window.positions(sizes), strict=True):
+        start = np.arange(m) * stride - low
+        counts.append(np.minimum(start + size, n) - np.maximum(start, 0))
+    return math.prod(np.ix_(*counts, [1]))
+
+
+def _rounded(y: jax.Array, x: jax.Array) -> jax.Array:
+    return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else y
