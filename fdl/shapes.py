@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from fdl.errors import InputError
 
@@ -19,7 +19,7 @@ def expect(layer: Any, x: Any, shape: str, name: str = "x") -> None:
     Raises:
       InputError: the record, what was expected, what came, and the likely fix.
     """
-    words, got = shape.strip("[]").split(", "), list(jnp.shape(x))
+    words, got = shape.strip("[]").split(", "), list(np.shape(x))
     sizes = [_size(layer, word) for word in words if word != "..."]
     if "..." in words:
         first = words.index("...")  # axes before it count from the front, those after it from the back

@@ -173,8 +173,10 @@ def scope(name: str) -> Iterator[None]:
             yield
     except Exception as error:
         prefix, notes = "in layer ", getattr(error, "__notes__", [])
-        if notes and notes[-1].startswith(prefix):
-            name = f"{name}/{notes.pop().removeprefix(prefix)}"
+        inner = next((note for note in notes if note.startswith(prefix)), None)  # not always last: JAX adds notes too
+        if inner is not None:
+            notes.remove(inner)
+            name = f"{name}/{inner.removeprefix(prefix)}"
         error.add_note(prefix + name)
         raise
 

@@ -20,5 +20,7 @@ def dropout(x: jax.Array, rate: float | jax.Array, key: jax.Array, shared: Seque
     keep = 1.0 - jnp.asarray(rate)  # as an array: a Python float is subtracted in double, a traced one is not
     axes = {axis % x.ndim for axis in shared}
     mask = jax.random.bernoulli(key, keep, [1 if i in axes else n for i, n in enumerate(x.shape)])
-    # where() on the divisor too: a zero divisor would make the gradient NaN even under a mask that drops all
-    return jnp.where(mask, x / jnp.where(keep > 0.0, keep, 1.0).astype(x.dtype), jnp.zeros_like(x))
+    # where() on the divisor too: a zero divisor would make the gradient NaN even under a mask that drops all.
+    # Not x / keep: XLA turns that into this product where keep is a constant, and a swept rate would differ in a bit.
+    scale = 1.0 / jnp.where(keep > 0.0, keep, 1.0)
+    return jnp.where(mask, x * scale.astype(x.dtype), jnp.zeros_like(x))

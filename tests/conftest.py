@@ -1,0 +1,46 @@
+"""What every test runs under: keys are never reused, nothing is read from a compilation cache.
+
+Tests of layers and losses also run under strict dtype promotion: a bfloat16 array that meets a float32 one is an error
+there, not a silent float32. Losses and metrics refuse to broadcast as well; layers may add a vector to every row.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+import pytest
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for subprocesses
+jax.config.update("jax_enable_compilation_cache", False)
+jax.config.update("jax_debug_key_reuse", True)
+
+STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
+STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)
+
+
+@pytest.fixture(autouse=True)
+def _strict(request: pytest.FixtureRequest) -> Iterator[None]:
+    top = request.path.relative_to(Path(__file__).parent).parts[0]
+    with ExitStack() as stack:
+        if top in STRICT_DTYPES:
+            stack.enter_context(jax.numpy_dtype_promotion("strict"))
+        if top in STRICT_RANKS:
+            stack.enter_context(jax.numpy_rank_promotion("raise"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def fdl_data() -> Path:
+    """The folder of real data; the test is skipped where there is none."""
+    folder = os.environ.get("FDL_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("FDL_DATA is not a folder")
+    return Path(folder)
+
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")

@@ -1,0 +1,74 @@
+"""`fdl.edit`: the record with one part exchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import pytest
+
+import fdl
+from fdl import nn
+from fdl.core import Layer
+
+
+@dataclass(frozen=True)
+class Net(Layer):
+    blocks: tuple[Layer, ...]
+    head: Layer
+
+
+MODEL = nn.Serial(
+    nn.Linear(2, 4),
+    jax.nn.relu,
+    net=Net((nn.Linear(4, 4), nn.Residual(nn.Serial(inner=nn.Linear(4, 4, use_bias=False)))), nn.Linear(4, 3)),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "old"),
+    [
+        ("0", "Linear(2, 4)"),
+        ("1", "jax.nn.relu"),
+        ("net/blocks/0", "Linear(4, 4)"),
+        ("net/blocks/1", "Residual(Serial(inner=Linear(4, 4, use_bias=False)))"),
+        ("net/blocks/1/block/inner", "Linear(4, 4, use_bias=False)"),
+        ("net/head", "Linear(4, 3)"),
+        ("net", repr(MODEL.parts()["net"])),
+    ],
+)
+def test_the_part_at_the_path_is_replaced_and_nothing_else(path: str, old: str):
+    before = repr(MODEL)
+    assert before.count(old) == 1
+    assert repr(fdl.edit(MODEL, path, nn.Flatten())) == before.replace(old, "Flatten()")
+    assert repr(MODEL) == before
+
+
+def test_a_function_gets_the_old_part():
+    wider = fdl.edit(MODEL, "net/head", lambda head: nn.Linear(head.in_features, 5))
+    assert wider.parts()["net"].head == nn.Linear(4, 5)
+    grown = fdl.edit(MODEL, "net/blocks", lambda blocks: (*blocks, nn.Flatten()))
+    assert len(grown.parts()["net"].blocks) == 3
+    other = fdl.edit(MODEL, "1", lambda _: jax.nn.gelu)
+    assert other.parts()["1"] is jax.nn.gelu
+
+
+def test_the_options_of_a_container_survive():
+    both = nn.Parallel(nn.Linear(2, 2), skip=nn.Linear(2, 2), combine="concat")
+    assert repr(fdl.edit(both, "skip", nn.Flatten())) == "Parallel(Linear(2, 2), skip=Flatten(), combine='concat')"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ned", r"no part 'ned' of Serial\(.*path 'ned'.*did you mean 'net'"),
+        ("net/heat", r"no part 'heat' of Net\(.*path 'net/heat'.*did you mean 'head'"),
+        ("net/blocks/2", r"no part '2' of \(Linear.*valid: 0, 1"),
+        ("0/kernel", "no part 'kernel' of Linear"),
+        ("1/x", "no part 'x' of"),
+        ("", "no part ''"),
+    ],
+)
+def test_a_wrong_path_is_an_error_that_names_the_nearest(path: str, message: str):
+    with pytest.raises(fdl.InputError, match=message):
+        fdl.edit(MODEL, path, nn.Flatten())

@@ -1,0 +1,64 @@
+"""What the README shows runs, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fdl
+from fdl import nn
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_60_second_example_learns_and_predicts(capsys):
+    """It prints its test accuracy and eight predictions; the claims below it hold as well."""
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    accuracy, predictions = capsys.readouterr().out.splitlines()
+    assert float(accuracy.split()[-1]) >= 0.95
+    predicted, wanted = (part.split() for part in re.findall(r"\[(.*?)\]", predictions))
+    assert len(predicted) == 8
+    assert sum(a == b for a, b in zip(predicted, wanted, strict=True)) >= 7
+
+    assert eval(repr(names["model"]), {**vars(nn), "jax": names["jax"]}) == names["model"]
+    assert names["result"].params["head"]["kernel"].shape == (128, 10)
+    again = fdl.run(names["experiment"], seed=0)
+    assert (again.params["head"]["kernel"] == names["result"].params["head"]["kernel"]).all()
+
+
+def test_the_first_two_commands_work_alone_and_are_what_ci_runs():
+    """Each is one line that sets up; `.ci/run` does the same in a folder of its own."""
+    setup = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/"
+    commands = [block.strip().removeprefix(setup) for block in blocks("sh")[:2]]
+    assert commands == ["fdl run experiments/digits.py", "python -m pytest"]
+    script = (ROOT / ".ci" / "run").read_text().replace('"$bin/', "").replace('"', "")
+    assert all(command in script for command in commands)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:fdl|nn)(?:\.\w+)+)(?=[`(])", README))))
+def test_every_name_exists(name):
+    home, *path = name.split(".")
+    found = {"fdl": fdl, "nn": nn}[home]
+    for part in path:
+        found = getattr(found, part)
+
+
+@pytest.mark.parametrize(
+    "path", sorted({*re.findall(r"\]\((?!http)(.*?)\)", README), *re.findall(r"experiments/\w+\.py", README)})
+)
+def test_every_path_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_experiment_is_listed():
+    listed = set(re.findall(r"\]\((experiments/\w+\.py)\)", README))
+    assert listed == {str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*.py")}
