@@ -1,0 +1,189 @@
+"""What every loss demands of its arguments, with errors that say which fix is likely.
+
+A compiled program cannot raise on values, so values are checked where they are concrete: in eager code, and for
+integers in the rehearsal before a run. What slips through a trace gives NaN, never a plausible number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from fdl.errors import InputError
+from fdl.ops.norm import widen
+
+RULES = {
+    "above 0": lambda value: value > 0,
+    "at least 0": lambda value: value >= 0,
+    "in 0..1": lambda value: (value >= 0) & (value <= 1),
+}
+
+
+class ClassLabels(NamedTuple):
+    """Class numbers made safe to index with.
+
+    Args:
+      index: int32, in range everywhere.
+      ignored: True where the label is the one to ignore.
+      outside: True where the label is neither ignored nor a class.
+    """
+
+    index: jax.Array
+    ignored: jax.Array
+    outside: jax.Array
+
+    def one_hot(self, num_classes: int) -> jax.Array:
+        """[..., C] booleans, True at the label."""
+        return jax.nn.one_hot(self.index, num_classes, dtype=bool)
+
+    def settle(self, loss: jax.Array) -> jax.Array:
+        """The loss, but 0 where the label is ignored and NaN where it is no class."""
+        return jnp.where(self.ignored, 0.0, jnp.where(self.outside, jnp.nan, loss))
+
+
+def check_range(where: str, what: str, values: Any, low: float, high: float) -> None:
+    """Raises where a value is outside low..high (or NaN), as far as that can be known: traced values pass.
+
+    Raises:
+      InputError: the first such value, its index and the range.
+    """
+    if isinstance(values, Tracer):
+        return
+    values = np.asarray(values)
+    outside = ~((values >= low) & (values <= high))
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
+        raise InputError(f"{where}: {what} {values[index]}{at} is outside {low}..{high}")
+
+
+def same_shape(name: str, **arrays: Any) -> None:
+    """Raises unless all arrays have the shape of the first.
+
+    Raises:
+      InputError: both names, both shapes and, for (B,) against (B, 1), which axis to drop.
+    """
+    (first, reference), *others = arrays.items()
+    want = list(jnp.shape(reference))
+    for other, array in others:
+        got = list(jnp.shape(array))
+        if got == want:
+            continue
+        hint = ""
+        if want == [*got, 1]:
+            hint = f"; drop the last axis of the {first}: y[..., 0]"
+        elif got == [*want, 1]:
+            hint = f"; drop the last axis of the {other}: y[..., 0]"
+        elif sorted(got) == sorted(want):
+            hint = "; are the axes in another order?"
+        raise InputError(f"{name}: {first} {want} and {other} {got} must have the same shape{hint}")
+
+
+def floats(name: str, **arrays: Any) -> tuple[jax.Array, ...]:
+    """The arrays in one dtype: that of the first, or float32 where that is narrower.
+
+    Raises:
+      InputError: the first is not of floats (logits and labels swapped, most often).
+    """
+    what, first = next(iter(arrays.items()))
+    first = jnp.asarray(first)
+    if not jnp.issubdtype(first.dtype, jnp.floating):
+        raise InputError(
+            f"{name}: expected {what} of floats, got {first.dtype}{list(first.shape)}; are the arguments swapped?"
+        )
+    dtype = widen(first).dtype
+    return tuple(jnp.asarray(array).astype(dtype) for array in arrays.values())
+
+
+def last_axis(name: str, what: str, array: Any, holds: str) -> int:
+    """The size of the last axis.
+
+    Raises:
+      InputError: there is none, or it is empty.
+    """
+    shape = jnp.shape(array)
+    if not shape or not shape[-1]:
+        raise InputError(f"{name}: the last axis of {what} holds the {holds}, got {what} of shape {list(shape)}")
+    return shape[-1]
+
+
+def option(name: str, what: str, value: Any, rule: str, dtype: Any) -> jax.Array:
+    """A hyper-parameter, traced where it is swept, in the dtype of the arrays it meets.
+
+    Raises:
+      InputError: a concrete value that breaks the rule.
+    """
+    if not isinstance(value, Tracer) and not np.all(RULES[rule](np.asarray(value))):
+        raise InputError(f"{name}: {what} must be {rule}, got {value}")
+    return jnp.asarray(value).astype(dtype)
+
+
+def class_labels(name: str, logits: Any, labels: Any, ignore_label: int | None = None) -> tuple[jax.Array, ClassLabels]:
+    """Logits [..., C], widened, and the labels [...] that go with them.
+
+    Where a label is ignored the logits are 0, so that not even NaN or infinity there reaches a gradient.
+
+    Raises:
+      InputError: shapes that do not fit, no classes, labels that are no integers or concrete and out of range.
+    """
+    (logits,) = floats(name, logits=logits)
+    num_classes = last_axis(name, "logits", logits, "classes")
+    _fitting(name, logits.shape, jnp.shape(labels))
+    index, ignored, outside = class_numbers(name, labels, num_classes, ignore_label)
+    if ignore_label is not None:
+        logits = jnp.where(ignored[..., None], 0.0, logits)
+    return logits, ClassLabels(index, ignored, outside)
+
+
+def class_numbers(name: str, labels: Any, num_classes: int, ignore_label: int | None = None) -> ClassLabels:
+    """Integer labels of any shape as `ClassLabels`.
+
+    Raises:
+      InputError: labels that are no integers or concrete and out of range; an ignore_label that is no integer.
+    """
+    integers(name, labels=labels)
+    if ignore_label is not None and (isinstance(ignore_label, bool) or not isinstance(ignore_label, int | np.integer)):
+        raise InputError(f"{name}: ignore_label is a class number such as -1, got {ignore_label!r}")
+    if not isinstance(labels, Tracer):
+        seen = np.asarray(labels)
+        seen = seen if ignore_label is None else np.where(seen == ignore_label, 0, seen)
+        check_range(name, "label", seen, 0, num_classes - 1)
+    # int32 first: -1 cannot be compared with uint8.
+    labels = jnp.asarray(labels).astype(jnp.int32)
+    ignored = jnp.zeros(labels.shape, bool) if ignore_label is None else labels == int(ignore_label)
+    inside = (labels >= 0) & (labels < num_classes)
+    return ClassLabels(jnp.where(inside & ~ignored, labels, 0), ignored, ~inside & ~ignored)
+
+
+def integers(name: str, **arrays: Any) -> None:
+    """Raises unless all arrays are of integers.
+
+    Raises:
+      InputError: the name and the dtype.
+    """
+    for what, array in arrays.items():
+        dtype = jnp.asarray(array).dtype
+        if not jnp.issubdtype(dtype, jnp.integer):
+            holds = "labels are class numbers" if what == "labels" else f"{what} are counts"
+            raise InputError(f"{name}: {holds}, expected integers, got {dtype}")
+
+
+def _fitting(name: str, logits: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    want, got = list(logits[:-1]), list(labels)
+    if got == want:
+        return
+    hint = ""
+    if labels == logits:
+        hint = (
+            "; these look one-hot: take labels.argmax(-1)"
+            " (probabilities go to softmax_cross_entropy_with_probabilities)"
+        )
+    elif got == [*want, 1]:
+        hint = "; drop the last axis: labels[..., 0]"
+    elif len(logits) > 2 and labels == (logits[0], *logits[2:]):
+        hint = "; classes come last here: logits = jnp.moveaxis(logits, 1, -1)"
+    raise InputError(f"{name}: logits {list(logits)} need labels {want}, got {got}{hint}")
