@@ -1,0 +1,127 @@
+"""`Recurrence`: what every layer with memory offers, from one step that it writes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from fdl.core import Layer, Tree
+from fdl.errors import InputError
+from fdl.ops.recurrent import length_mask, scan_time
+from fdl.shapes import expect
+
+
+class Recurrence(Layer):
+    """carry_t, y_t = advance(carry_{t-1}, project(x_t)): base of `RNN`, `LSTM`, `GRU` and of cells of your own.
+
+    A subclass writes `specs`, `initial_carry`, `advance` and, for speed, `project`: what does not depend on the carry
+    and is done for all steps at once. From these it gets
+      - `unroll(params, x [B, T, ...], carry=None, lengths=None, reverse=False) -> (y, carry)`, a sequence or a chunk of
+        one: in truncated backpropagation the next chunk starts from `jax.lax.stop_gradient(carry)`;
+      - `step(params, carry, x [B, ...]) -> (carry, y)`, in the order of `jax.lax.scan`, for streams;
+      - `layer(params, x, lengths=None, reverse=False) -> y`.
+
+    What follows a sequence's length is padding: y is 0 there, no gradient flows, and the carry is that of the last real
+    step (the initial one for length 0). A length above T counts as T and one below 0 as 0, so that chunk by chunk
+    `lengths - start` is right. `reverse` runs from each sequence's own last step to its first; y_t stays at t. The
+    carry has the dtype of `project(x)`, so that of x.
+
+    Raises:
+      InputError: x, lengths or carry do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> class Sum(Recurrence):
+    ...     def specs(self):
+    ...         return {}
+    ...     def initial_carry(self, batch, dtype=jnp.float32):
+    ...         return jnp.zeros((batch, 1), dtype)
+    ...     def advance(self, params, carry, projected):
+    ...         return carry + projected, carry + projected
+    >>> Sum()({}, jnp.ones((2, 3, 1)), lengths=jnp.array([3, 2]))[..., 0].tolist()
+    [[1.0, 2.0, 3.0], [1.0, 2.0, 0.0]]
+    """
+
+    step_shape: ClassVar[str] = "..."  # the axes of x after batch and time, in the words of `fdl.shapes.expect`
+
+    def initial_carry(self, batch: int, dtype: Any = jnp.float32) -> Any:
+        """The carry before the first step: a tree of arrays [batch, ...]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define initial_carry")
+
+    def project(self, params: Tree, x: jax.Array) -> jax.Array:
+        """What a step needs of x, [B, ...] or [B, T, ...]."""
+        del params
+        return x
+
+    def advance(self, params: Tree, carry: Any, projected: jax.Array) -> tuple[Any, jax.Array]:
+        """One step: (carry, y), from a carry and what `project` made of one x [B, ...]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define advance")
+
+    def loop(
+        self, params: Tree, carry: Any, projected: jax.Array, mask: jax.Array | None, reverse: bool
+    ) -> tuple[jax.Array, Any]:
+        """`advance` over the second axis of `projected`: (y, carry)."""
+        return scan_time(partial(self.advance, params), carry, projected, mask, reverse)
+
+    def step(
+        self, params: Tree, carry: Any, x: jax.Array, *, key: jax.Array | None = None, train: bool = False
+    ) -> tuple[Any, jax.Array]:
+        """One step of a stream: (carry, y [B, ...]) from x [B, ...]."""
+        del key, train
+        expect(self, x, f"[B, {self.step_shape}]")
+        projected = self.project(params, x)
+        self._check(carry, x.shape[0], projected.dtype)
+        return self.advance(params, carry, projected)
+
+    def unroll(
+        self,
+        params: Tree,
+        x: jax.Array,
+        carry: Any = None,
+        lengths: jax.Array | None = None,
+        *,
+        reverse: bool = False,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, Any]:
+        """A sequence or a chunk of one: (y [B, T, ...], carry) from x [B, T, ...]."""
+        del key, train
+        expect(self, x, f"[B, T, {self.step_shape}]")
+        mask = None
+        if lengths is not None:
+            expect(self, lengths, f"[{x.shape[0]}]", "lengths")
+            mask = length_mask(lengths, x.shape[1])
+            # a nan in padding would come back as 0 * nan in the gradient of the input kernel
+            x = jnp.where(jnp.expand_dims(mask, tuple(range(2, x.ndim))), x, jnp.zeros_like(x))
+        projected = self.project(params, x)
+        if carry is None:
+            carry = self.initial_carry(x.shape[0], projected.dtype)
+        self._check(carry, x.shape[0], projected.dtype)
+        return self.loop(params, carry, projected, mask, reverse)
+
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+        reverse: bool = False,
+    ) -> jax.Array:
+        return self.unroll(params, x, lengths=lengths, reverse=reverse, key=key, train=train)[0]
+
+    def _check(self, carry: Any, batch: int, dtype: Any) -> None:
+        want = _spelled(jax.eval_shape(lambda: self.initial_carry(batch, dtype)))
+        if _spelled(carry) != want:
+            raise InputError(
+                f"{self!r}: expected a carry of {want}, got {_spelled(carry)}; "
+                "the first one is initial_carry(batch, x.dtype)"
+            )
+
+
+def _spelled(carry: Any) -> str:
+    shapes = jax.tree.map(lambda a: f"{jnp.result_type(a)}{[*jnp.shape(a)]}", carry)
+    return str(shapes).replace("'", "")

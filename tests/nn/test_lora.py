@@ -1,0 +1,112 @@
+"""LoRA: it starts as the layer it adapts, changes it by a matrix of low rank, and merges into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fdl
+from fdl.initializers import Normal
+from fdl.nn.linear import Linear
+from fdl.nn.lora import LoRA
+from fdl.nn.reparametrize import WeightNorm
+
+X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+LINEAR = Linear(6, 4)
+LAYER = LoRA(LINEAR, rank=2, alpha=3.0)
+
+
+def initialised(layer: LoRA, dtype: Any = jnp.float32) -> Any:
+    return fdl.init(layer, jax.random.key(0), dtype)[0]
+
+
+def adapted(layer: LoRA, dtype: Any = jnp.float32) -> Any:
+    """Params after some training, as it were: b is no longer 0."""
+    params = initialised(layer, dtype)
+    b = params["b"]["kernel"]
+    return params | {"b": {"kernel": Normal(1.0)(jax.random.key(1), b.shape, dtype)}}
+
+
+def test_it_starts_as_the_layer_itself():
+    params = initialised(LAYER)
+    np.testing.assert_array_equal(LAYER(params, X), LINEAR(params["linear"], X))
+    np.testing.assert_array_equal(
+        params["linear"]["kernel"], fdl.init(LINEAR, fdl.fold(jax.random.key(0), "linear"))[0]["kernel"]
+    )
+
+
+def test_the_equation():
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), adapted(LAYER))
+    linear, a, b = params["linear"], params["a"]["kernel"], params["b"]["kernel"]
+    want = X @ linear["kernel"] + linear["bias"] + 3.0 / 2 * (X @ a) @ b
+    np.testing.assert_allclose(LAYER(adapted(LAYER), X), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_merged_params_do_the_same_without_the_adapter(use_bias: bool):
+    layer = LoRA(Linear(6, 4, use_bias=use_bias), rank=2, alpha=3.0)
+    params = adapted(layer)
+    merged = layer.merge(params)
+    fdl.check(layer.linear, merged)
+    np.testing.assert_allclose(layer.linear(merged, X), layer(params, X), rtol=1e-5, atol=1e-6)
+    assert np.linalg.matrix_rank(np.asarray(merged["kernel"] - params["linear"]["kernel"]), tol=1e-4) == 2
+
+
+def test_bfloat16_merges_in_float32_and_stays_bfloat16():
+    params = adapted(LAYER, jnp.bfloat16)
+    merged = LAYER.merge(params)
+    assert {a.dtype for a in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
+    wide = LAYER.merge(jax.tree.map(lambda a: a.astype(jnp.float32), params))
+    np.testing.assert_array_equal(merged["kernel"], wide["kernel"].astype(jnp.bfloat16))
+    assert LAYER(params, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_at_the_start_b_learns_and_a_waits_for_it():
+    """With b = 0 nothing that a does reaches y: the first step moves b alone."""
+    gradient = jax.grad(lambda p: jnp.square(LAYER(p, X)).sum())(initialised(LAYER))
+    assert (gradient["a"]["kernel"] == 0).all()
+    assert (gradient["b"]["kernel"] != 0).all()
+
+
+def test_alpha_may_be_swept():
+    y = jax.jit(lambda alpha: LoRA(LINEAR, 2, alpha)(adapted(LAYER), X))(3.0)
+    np.testing.assert_allclose(y, LAYER(adapted(LAYER), X), rtol=1e-6)
+
+
+def test_a_trained_layer_is_adapted_by_surgery():
+    model = fdl.nn.Serial(body=LINEAR, head=Linear(4, 3))
+    params, _ = fdl.init(model, jax.random.key(2))
+    larger = fdl.edit(model, "body", lambda linear: LoRA(linear, 1, 1.0))
+    fresh, _ = fdl.init(larger, jax.random.key(3))
+    grafted = fresh | {"body": fresh["body"] | {"linear": params["body"]}, "head": params["head"]}
+    fdl.check(larger, grafted)
+    np.testing.assert_array_equal(larger(grafted, X), model(params, X))
+
+
+WRONG: dict[str, Any] = {
+    "rank 0": (lambda: LoRA(LINEAR, 0, 1.0), ["rank: expected a whole number >= 1, got 0"]),
+    "rank 1.5": (lambda: LoRA(LINEAR, 1.5, 1.0), ["got 1.5"]),  # pyright: ignore[reportArgumentType]
+    "alpha": (lambda: LoRA(LINEAR, 1, -1.0), ["alpha: expected a number > 0, got -1.0"]),
+    "no kernel": (lambda: LoRA(fdl.nn.LayerNorm(3), 1, 1.0), ["kernel [in, out]", "got LayerNorm(3)"]),
+    "kernel inside": (lambda: LoRA(WeightNorm(LINEAR), 1, 1.0), ["kernel [in, out]", "WeightNorm"]),
+    "no layer": (lambda: LoRA(jax.nn.relu, 1, 1.0), ["kernel [in, out]"]),  # pyright: ignore[reportArgumentType]
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_adapted_is_refused(name: str):
+    function, said = WRONG[name]
+    with pytest.raises(fdl.InputError) as error:
+        function()
+    for words in said:
+        assert words in str(error.value)
+
+
+def test_a_wrong_shape_names_the_layer_inside():
+    with pytest.raises(fdl.InputError, match="Linear\\(6, 4\\): expected x") as error:
+        LAYER(initialised(LAYER), X[:, :5])
+    assert error.value.__notes__ == ["in layer linear"]
