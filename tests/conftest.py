@@ -19,13 +19,29 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for subprocesses
 jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_debug_key_reuse", True)
 
+# The laws hold every layer, and are quick. What is particular to a family of layers runs in the slow tier.
+SLOW = ("losses", "nn", "ops", "parity")
+
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
 STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _folder(item.path) in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
+def _folder(path: Path) -> str:
+    """The folder (or file) of `tests` that a test is in; the doctests of fdl are in none."""
+    tests = Path(__file__).parent
+    return path.relative_to(tests).parts[0] if path.is_relative_to(tests) else ""
+
+
 @pytest.fixture(autouse=True)
 def _strict(request: pytest.FixtureRequest) -> Iterator[None]:
-    top = request.path.relative_to(Path(__file__).parent).parts[0]
+    top = _folder(request.path)
     with ExitStack() as stack:
         if top in STRICT_DTYPES:
             stack.enter_context(jax.numpy_dtype_promotion("strict"))

@@ -11,7 +11,7 @@ from jax import lax
 
 from fdl.errors import InputError, did_you_mean
 from fdl.ops.conv_cpu import conv_patches
-from fdl.ops.window import Padding, Pairs, Sizes, Window, named_padding, per_axis, resolve, slide, spans
+from fdl.ops.window import Padding, Sizes, Window, named_padding, per_axis, resolve, slide
 
 Binary = Callable[[jax.Array, jax.Array], jax.Array]
 Convolution = Callable[[jax.Array, jax.Array, Window, int], jax.Array]
@@ -37,8 +37,8 @@ def conv(
         "CAUSAL" (one axis): all before, so that no output sees the future; an int: that many on every side; or one
         (low, high) an axis.
       groups: output block g sees input block g only; groups=C is a depthwise convolution.
-      implementation: "native" (XLA's convolution), "patches" (matrix products, see `fdl.ops.conv_cpu`), or None: patches
-        on CPU, native elsewhere, settled when the program is compiled.
+      implementation: "native" (XLA's convolution), "patches" (matrix products, see `fdl.ops.conv_cpu`), or None:
+        patches on CPU, native elsewhere, settled when the program is compiled.
     Returns: [B, *positions, O], in the dtype of x and kernel. Differentiable in every mode, to any order.
 
     Raises:
@@ -56,8 +56,8 @@ def conv(
     x, kernel = _checked("conv", x, kernel)
     if groups < 1 or x.shape[-1] != kernel.shape[-2] * groups or kernel.shape[-1] % groups:
         raise InputError(
-            f"conv: x has {x.shape[-1]} channels, so groups={groups} needs a kernel [..., {x.shape[-1]} / groups, out] with "
-            f"out divisible by groups; got {list(kernel.shape)}{_channels_first(x, kernel.shape[-2] * groups)}"
+            f"conv: x has {x.shape[-1]} channels, so groups={groups} needs a kernel [..., {x.shape[-1]} / groups, out] "
+            f"with out divisible by groups; got {list(kernel.shape)}{_channels_first(x, kernel.shape[-2] * groups)}"
         )
     window = slide("conv", x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
     return _conv(x, kernel, window, groups, implementation)
@@ -88,8 +88,8 @@ def conv_transpose(
     Returns: [B, *outputs, O].
 
     PyTorch's `ConvTranspose2d` is the same map: kernel = weight.transpose(2, 3, 0, 1), its `padding=p` and
-    `output_padding=q` are `padding=((p, p - q), ...)`. Flax's `ConvTranspose` gives the same shapes (VALID: where the kernel is no
-    smaller than the stride) but applies the kernel flipped along its spatial axes; `jnp.flip` it to match.
+    `output_padding=q` are `padding=((p, p - q), ...)`. Flax's `ConvTranspose` gives the same shapes
+    (VALID: where the kernel is no smaller than the stride) but applies the kernel flipped along its spatial axes; `jnp.flip` it to match.
 
     Raises:
       InputError: shapes or options that do not fit each other.
@@ -99,15 +99,16 @@ def conv_transpose(
     >>> conv_transpose(x, kernel, stride=2, padding="VALID").ravel().tolist()
     [1.0, 2.0, 13.0, 20.0, 30.0]
     """
-    name, rank = "conv_transpose", kernel.ndim - 2
+    name = "conv_transpose"
     x, kernel = _checked(name, x, kernel)
     if groups < 1 or x.shape[-1] != kernel.shape[-2] or kernel.shape[-2] % groups:
         raise InputError(
             f"{name}: x has {x.shape[-1]} channels, so the kernel must be [*sizes, {x.shape[-1]}, out / groups], with "
             f"groups={groups} dividing {x.shape[-1]}; got {list(kernel.shape)}{_channels_first(x, kernel.shape[-2])}"
         )
-    stride, dilation = per_axis(name, "stride", stride, rank), per_axis(name, "dilation", dilation, rank)
-    sizes, window = _stamped(x.shape[1:-1], Window(kernel.shape[:-2], stride, dilation, ()), padding)
+    rank = kernel.ndim - 2
+    strides, dilations = per_axis(name, "stride", stride, rank), per_axis(name, "dilation", dilation, rank)
+    sizes, window = _stamped(x.shape[1:-1], Window(kernel.shape[:-2], strides, dilations, ()), padding)
     if min(sizes) < 1:
         raise InputError(f"{name}: padding={padding!r} cuts everything off; the outputs would be {list(sizes)}")
     return _conv_transpose(x, kernel, sizes, window, groups, implementation)
@@ -175,7 +176,9 @@ def _checked(name: str, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax
     """Both as arrays of one dtype, ranks checked."""
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     if kernel.ndim - 2 not in LAYOUTS:
-        raise InputError(f"{name}: expected a kernel of 1, 2 or 3 spatial axes, [*sizes, in, out], got {list(kernel.shape)}")
+        raise InputError(
+            f"{name}: expected a kernel of 1, 2 or 3 spatial axes, [*sizes, in, out], got {list(kernel.shape)}"
+        )
     if x.ndim != kernel.ndim:
         hint = "; layers see the batch: add the leading axis, x[None]" if x.ndim == kernel.ndim - 1 else ""
         spatial = ", ".join("DHW"[5 - kernel.ndim :])

@@ -22,7 +22,8 @@ from jax import lax
 from fdl.ops.norm import widen
 from fdl.ops.window import Window
 
-BLOCK_BYTES = 2**20  # patches made at a time: they stay in the second-level cache, under `vmap` those of several members
+# Patches made at a time: they stay in the second-level cache, under `vmap` those of several members.
+BLOCK_BYTES = 2**20
 JOINT_TAPS = 27  # up to 3x3x3 one slice a tap is faster; a 7x7 window that way compiles four times longer
 
 
@@ -56,7 +57,7 @@ def _halo(window: Window) -> int:
 
 
 def _bands(x: jax.Array, window: Window, rows: int) -> tuple[jax.Array, Window]:
-    """Tall images as several low ones, [B, H, ...] -> [B * bands, h, ...], of `rows` output rows each; and their window."""
+    """Tall images as low ones, [B, H, ...] -> [B * bands, h, ...], of `rows` output rows each; and their window."""
     count = -(-window.positions(x.shape[1:-1])[0] // rows)
     step, halo = rows * window.stride[0], _halo(window)
     low = window.padding[0][0]
@@ -103,7 +104,7 @@ def _product(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """sum over k of tap_k * kernel[k], every channel by itself: [B, *spatial, G, 1] and [*size, G, O] -> [..., G, O]."""
+    """sum over k of tap_k * kernel[k], each channel by itself: [B, *spatial, G, 1] and [*size, G, O] -> [..., G, O]."""
     weights = kernel.reshape(-1, *kernel.shape[-2:])
     terms = [tap * weight for tap, weight in zip(_taps(x, window, range(len(window.size))), weights, strict=True)]
     return functools.reduce(jnp.add, terms)

@@ -75,7 +75,7 @@ def global_max_pool(x: jax.Array) -> jax.Array:
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
-    """The mean over all spatial axes, in float32 or wider: [B, *spatial, C] -> [B, C] (Lin et al., 2014, section 3.2)."""
+    """The mean over all spatial axes, in float32: [B, *spatial, C] -> [B, C] (Lin et al., 2014, section 3.2)."""
     return _rounded(widen(_spatial("global_avg_pool", x)).mean(range(1, x.ndim - 1)), x)
 
 
@@ -85,11 +85,12 @@ def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
 
 
 def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
-    """The mean of each of `output_size` bins an axis; bin i of m covers the pixels floor(i n / m) ... ceil((i + 1) n / m) - 1.
+    """The mean of each of `output_size` bins an axis; bin i of m covers floor(i n / m) ... ceil((i + 1) n / m) - 1.
 
     Args:
       x: [B, *spatial, C].
-      output_size: an int or one an axis; bins overlap where it does not divide the image, and repeat pixels where it is larger.
+      output_size: an int or one an axis; bins overlap where it does not divide the image, and repeat
+        pixels where it is larger.
     Returns: [B, *output_size, C], in x's dtype, summed in float32 or wider.
 
     The rule is PyTorch's `AdaptiveAvgPool2d`; Flax has none.
@@ -117,7 +118,9 @@ def _slide(name: str, x: jax.Array, window: Sizes, stride: Sizes | None, padding
     sizes = _spatial(name, x).shape[1:-1]
     slid = slide(name, sizes, window, window if stride is None else stride, padding)
     if any(max(pair) >= size or min(pair) < 0 for pair, size in zip(slid.padding, slid.size, strict=True)):
-        raise InputError(f"{name}: padding {slid.padding} must be below the window {slid.size}, or windows see padding only")
+        raise InputError(
+            f"{name}: padding {slid.padding} must be below the window {slid.size}, or windows see padding only"
+        )
     return slid
 
 
@@ -148,10 +151,12 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
 def _counts(sizes: Sequence[int], window: Window) -> np.ndarray:
     """[*positions, 1]: how many pixels of the image each window sees."""
     counts = []
-    for n, size, stride, (low, _), m in zip(sizes, window.size, window.stride, window.padding, window.positions(sizes), strict=True):
+    for n, size, stride, (low, _), m in zip(
+        sizes, window.size, window.stride, window.padding, window.positions(sizes), strict=True
+    ):
         start = np.arange(m) * stride - low
         counts.append(np.minimum(start + size, n) - np.maximum(start, 0))
-    return math.prod(np.ix_(*counts, [1]))
+    return np.asarray(math.prod(np.ix_(*counts, [1])))
 
 
 def _rounded(y: jax.Array, x: jax.Array) -> jax.Array:

@@ -37,9 +37,7 @@ def spans(size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
     return tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
 
 
-def slide(
-    name: str, sizes: Sequence[int], size: Sizes, stride: Sizes, padding: Padding, dilation: Sizes = 1
-) -> Window:
+def slide(name: str, sizes: Sequence[int], size: Sizes, stride: Sizes, padding: Padding, dilation: Sizes = 1) -> Window:
     """The `Window` for an image of these spatial sizes, padding resolved.
 
     Raises:

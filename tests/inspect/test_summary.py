@@ -70,7 +70,9 @@ def test_a_tapped_model_computes_the_same_bits_from_the_same_params():
     seen: dict[str, np.ndarray] = {}
     tapped = attach(TOWER, lambda path, layer, inputs, y: seen.__setitem__(path, np.asarray(y)))
     x = jnp.linspace(-1.0, 1.0, 15).reshape(5, 3)
-    for got, want in zip(tapped.apply(params, state, x, train=True), TOWER.apply(params, state, x, train=True), strict=True):
+    for got, want in zip(
+        tapped.apply(params, state, x, train=True), TOWER.apply(params, state, x, train=True), strict=True
+    ):
         jax.tree.map(np.testing.assert_array_equal, got, want)
     assert list(seen) == ["layers/0", "layers/1", "norm", ""]
     np.testing.assert_array_equal(seen["layers/0"], TOWER.layers[0](params["layers"]["0"], x))

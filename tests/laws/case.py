@@ -57,7 +57,7 @@ class Case:
 
     @cached_property
     def modes(self) -> tuple[bool, ...]:
-        """The values of `train` that make a difference."""
+        """The values of `train` that make a difference; `trained` is the result in the last of them."""
         return (False,) if self.program(train=False) == self.program(train=True) else (False, True)
 
     @cached_property

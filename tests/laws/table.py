@@ -132,7 +132,7 @@ IDLE = ("key/bias",)  # it adds the same to all scores of a query, which softmax
 ATTENTION = [
     Row(nn.Attention(4, 2), WIDE, 18.4875, o.attention(), idle=IDLE),
     Row(nn.Attention(4, 2, causal=True), WIDE, 19.1699, o.attention(np.tri(5, dtype=bool)), idle=IDLE),
-    Row(nn.Attention(4, 2, num_kv_heads=1, rotary=nn.Rotary(), use_bias=False), WIDE, 23.0535, keywords=MASK),
+    Row(nn.Attention(4, 2, num_kv_heads=1, rotary=nn.Rotary(), use_bias=False), WIDE, 21.7885, keywords=MASK),
     Row(nn.Attention(4, 2, context_features=3, dropout_rate=0.5), WIDE, 17.1937, keywords=CONTEXT, idle=IDLE),
 ]
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fdl import losses
+from tests.compiling import QUICK
 from tests.losses.table import ROWS, Row
 
 #: What float32 can promise: round-off of a few sums.
 TOLERANCE = 1e-5
-QUICK: Any = {"xla_backend_optimization_level": 0}
 HELPERS = {"check_range", "label_weight", "ctc_weight"}
 rows = pytest.mark.parametrize("name", ROWS)
 

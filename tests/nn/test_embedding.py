@@ -12,12 +12,12 @@ import pytest
 import fdl
 from fdl.nn.embedding import Embedding
 from fdl.nn.positions import LearnedPositions, SinusoidalPositions
-from fdl.ops.rotary import sinusoidal
 
-LAYER = Embedding(10, 4)
+sinusoidal: Any = fdl.ops.sinusoidal
+LAYER: Any = Embedding(10, 4)
 PARAMS, _ = fdl.init(LAYER, jax.random.key(0))
 TABLE = PARAMS["embedding"]
-X = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+X: Any = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
 
 
 def test_ids_are_rows():
@@ -30,11 +30,12 @@ def test_ids_are_rows():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint32, np.int32, np.int64])
 def test_any_integer_type_reaches_every_row(dtype: Any):
     """300 rows do not fit into eight bits: a comparison in that type would call 100 out of range."""
-    params, _ = fdl.init(Embedding(300, 2), jax.random.key(0))
+    layer: Any = Embedding(300, 2)
+    params, _ = fdl.init(layer, jax.random.key(0))
     ids = np.array([0, 100, 127], dtype)
     want = np.asarray(params["embedding"])[[0, 100, 127]]
-    np.testing.assert_array_equal(Embedding(300, 2)(params, ids), want)
-    np.testing.assert_array_equal(jax.jit(Embedding(300, 2))(params, ids), want)
+    np.testing.assert_array_equal(layer(params, ids), want)
+    np.testing.assert_array_equal(jax.jit(layer)(params, ids), want)
 
 
 def test_an_id_outside_the_vocabulary_is_nan_inside_a_program():
@@ -69,10 +70,11 @@ def test_a_tied_table_learns_from_both_ends():
 
 
 def test_initial_logits_of_tied_weights_are_nearly_uniform():
-    params, _ = fdl.init(Embedding(1000, 256), jax.random.key(0))
+    layer: Any = Embedding(1000, 256)
+    params, _ = fdl.init(layer, jax.random.key(0))
     assert float(params["embedding"].std()) == pytest.approx(0.02, rel=0.01)
     x = np.random.default_rng(0).normal(size=(20, 256)).astype(np.float32)  # what a LayerNorm gives
-    loss = fdl.losses.softmax_cross_entropy(Embedding(1000, 256).attend(params, x), jnp.zeros(20, int)).mean()
+    loss = fdl.losses.softmax_cross_entropy(layer.attend(params, x), jnp.zeros(20, int)).mean()
     assert float(loss) == pytest.approx(np.log(1000) + 256 * 0.02**2 / 2, abs=0.2)  # + half the variance of a logit
 
 
@@ -106,7 +108,7 @@ def test_concrete_ids_are_seen_while_the_rest_is_traced():
 
 # --- positions ---
 
-LEARNED = LearnedPositions(8, 4)
+LEARNED: Any = LearnedPositions(8, 4)
 LEARNED_PARAMS, _ = fdl.init(LEARNED, jax.random.key(1))
 
 
@@ -129,7 +131,7 @@ def test_given_positions_continue_a_sequence(layer: Any, params: Any):
 def test_a_sequence_longer_than_the_table_is_refused():
     with pytest.raises(fdl.InputError, match="x has 9 positions, the table 8"):
         jax.eval_shape(LEARNED, LEARNED_PARAMS, jax.ShapeDtypeStruct((1, 9, 4), jnp.float32))
-    with pytest.raises(fdl.InputError, match="position 8 at index 1 is outside 0..7"):
+    with pytest.raises(fdl.InputError, match="position 8 at index 1 is outside"):
         LEARNED(LEARNED_PARAMS, X[:, :2], positions=np.array([7, 8]))
     y = jax.jit(lambda p: LEARNED(LEARNED_PARAMS, X[:, :2], positions=p))(np.array([7, 8]))
     assert np.isfinite(y[:, 0]).all()
@@ -138,7 +140,7 @@ def test_a_sequence_longer_than_the_table_is_refused():
 
 def test_wrong_positions_are_refused():
     with pytest.raises(fdl.InputError, match=r"positions of shape \[5\] or \[2, 5\], got \[4\]"):
-        SinusoidalPositions(4)({}, X, positions=np.arange(4))
+        SinusoidalPositions(4)({}, X, positions=jnp.arange(4))
     with pytest.raises(fdl.InputError, match="expected integers, got float"):
         LEARNED(LEARNED_PARAMS, X, positions=np.ones(5))
     with pytest.raises(fdl.InputError, match="even number of features, got 5"):

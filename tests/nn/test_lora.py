@@ -15,7 +15,7 @@ from fdl.nn.linear import Linear
 from fdl.nn.lora import LoRA
 from fdl.nn.reparametrize import WeightNorm
 
-X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+X: Any = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 LINEAR = Linear(6, 4)
 LAYER = LoRA(LINEAR, rank=2, alpha=3.0)
 
@@ -80,7 +80,7 @@ def test_alpha_may_be_swept():
 def test_a_trained_layer_is_adapted_by_surgery():
     model = fdl.nn.Serial(body=LINEAR, head=Linear(4, 3))
     params, _ = fdl.init(model, jax.random.key(2))
-    larger = fdl.edit(model, "body", lambda linear: LoRA(linear, 1, 1.0))
+    larger = fdl.edit(model, "body", LoRA(LINEAR, 1, 1.0))
     fresh, _ = fdl.init(larger, jax.random.key(3))
     grafted = fresh | {"body": fresh["body"] | {"linear": params["body"]}, "head": params["head"]}
     fdl.check(larger, grafted)
@@ -107,6 +107,6 @@ def test_what_cannot_be_adapted_is_refused(name: str):
 
 
 def test_a_wrong_shape_names_the_layer_inside():
-    with pytest.raises(fdl.InputError, match="Linear\\(6, 4\\): expected x") as error:
+    with pytest.raises(fdl.InputError, match=r"Linear\(6, 4\): expected x") as error:
         LAYER(initialised(LAYER), X[:, :5])
     assert error.value.__notes__ == ["in layer linear"]

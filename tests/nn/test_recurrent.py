@@ -15,7 +15,7 @@ from fdl.inspect.taps import attach
 from fdl.nn.recurrence import Recurrence
 from fdl.nn.recurrent import GRU, LSTM, RNN, ForgetBias, PerGate
 from fdl.nn.recurrent_containers import Bidirectional, StackedRNN
-from tests.laws.case import QUICK
+from tests.compiling import QUICK
 
 BATCH, STEPS = 3, 5
 LENGTHS: Any = np.array([STEPS, 2, 0])

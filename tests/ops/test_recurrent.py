@@ -11,7 +11,7 @@ import pytest
 
 import fdl
 from fdl.ops import recurrent as ops
-from tests.laws.case import QUICK
+from tests.compiling import QUICK
 
 BATCH, STEPS, HIDDEN = 3, 5, 4
 LENGTHS = np.array([STEPS, 2, 0])

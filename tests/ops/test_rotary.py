@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import fdl
-from fdl.ops.rotary import rotary, sinusoidal
+
+rotary: Any = fdl.ops.rotary  # numpy arrays do as well
+sinusoidal: Any = fdl.ops.sinusoidal
 
 B, T, H, K = 2, 6, 3, 8
 X = np.random.default_rng(0).normal(size=(B, T, H, K)).astype(np.float32)
@@ -114,7 +116,7 @@ def test_positions_of_any_shape():
 
 WRONG: dict[str, Any] = {
     "odd head": (lambda: rotary(X[..., :7], np.arange(T)), ["heads of an even size, got 7"]),
-    "layout": (lambda: rotary(X, np.arange(T), layout="interleave"), ["did you mean 'interleaved'"]),  # pyright: ignore
+    "layout": (lambda: rotary(X, np.arange(T), layout="interleave"), ["did you mean 'interleaved'"]),
     "positions": (lambda: rotary(X, np.arange(T + 1)), ["positions [T] or [B, T]", "[7]"]),
     "no heads": (lambda: rotary(X[:, :, 0], np.arange(T)), ["[B, T, H, K]", "[2, 6, 8]"]),
     "float positions": (lambda: rotary(X, np.arange(T) * 1.0), ["expected integers, got float"]),

@@ -23,8 +23,12 @@ B, T, S, D, H = 3, 5, 7, 16, 4
 K = D // H
 
 
-def floats(seed: int, *shape: int) -> np.ndarray:
+def floats(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def ints(below: int) -> Any:
+    return np.random.default_rng(3).integers(below, size=(B, T))
 
 
 X, CONTEXT, WEIGHT = floats(0, B, T, D), floats(1, B, S, D), floats(2, B, T, D)
@@ -104,12 +108,13 @@ def test_torch_multi_head_attention(name: str):
     weights = torch_weights(params)
     module.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
     hidden = torch.zeros(T, T if context is None else S, dtype=torch.bool)
-    mask = keywords.get("mask")
+    mask: Any = keywords.get("mask")
     if layer.causal:
         hidden |= torch.triu(torch.ones(T, T, dtype=torch.bool), 1)
     if mask is not None and mask.ndim == 4:
         hidden |= torch.tensor(~mask[0, 0])
-    masks = {"attn_mask": hidden, "key_padding_mask": torch.tensor(~mask) if np.ndim(mask) == 2 else None}
+    padding = torch.tensor(~mask) if mask is not None and mask.ndim == 2 else None
+    masks = {"attn_mask": hidden, "key_padding_mask": padding}
     inputs = [torch.tensor(a, requires_grad=True) for a in (X, context) if a is not None]
     want, _ = module(inputs[0], inputs[-1], inputs[-1], need_weights=False, **masks)
     (want * torch.tensor(WEIGHT)).sum().backward()
@@ -162,7 +167,7 @@ def test_torch_scaled_dot_product_attention(name: str, implementation: Any, monk
 
 def test_torch_embedding():
     torch = pytest.importorskip("torch")
-    layer, ids = Embedding(10, D), np.random.default_rng(3).integers(10, size=(B, T))
+    layer, ids = Embedding(10, D), ints(10)
     params, _ = fdl.init(layer, jax.random.key(0))
     gradient = jax.grad(lambda p: (layer(p, ids) * WEIGHT).sum())(params)
     module = torch.nn.Embedding(10, D)
@@ -205,7 +210,7 @@ def test_flax_gives_an_average_where_nothing_is_seen():
     """The one difference: Flax masks with a large negative number, so that equal scores remain."""
     linen = pytest.importorskip("flax.linen")
     layer = Attention(D, H)
-    params, mask = initialised(layer), np.zeros((B, 1, T, T), bool)
+    params, mask = initialised(layer), jnp.zeros((B, 1, T, T), bool)
     want = linen.MultiHeadDotProductAttention(num_heads=H, deterministic=True).apply({"params": params}, X, mask=mask)
     value = jnp.einsum("btd,dhk->bthk", X, params["value"]["kernel"]) + params["value"]["bias"]
     average = jnp.einsum("bhk,hkd->bd", value.mean(1), params["out"]["kernel"]) + params["out"]["bias"]
@@ -215,7 +220,7 @@ def test_flax_gives_an_average_where_nothing_is_seen():
 
 def test_flax_embed():
     linen = pytest.importorskip("flax.linen")
-    layer, ids = Embedding(10, D), np.random.default_rng(3).integers(10, size=(B, T))
+    layer, ids = Embedding(10, D), ints(10)
     params, _ = fdl.init(layer, jax.random.key(0))
     module = linen.Embed(10, D)
 
