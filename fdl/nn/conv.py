@@ -38,6 +38,10 @@ class _Convolution(Layer):
         for option in ("kernel_size", "stride", "dilation"):
             per_axis(name, option, getattr(self, option), rank)
         named_padding(name, self.padding, rank)
+        if min(self.in_channels, self.out_channels) < 1:
+            raise InputError(
+                f"{name}: {self.in_channels} input and {self.out_channels} output channels; expected 1 or more"
+            )
         if self.groups < 1 or self.in_channels % self.groups or self.out_channels % self.groups:
             channels = f"{self.in_channels} input and {self.out_channels} output channels"
             raise InputError(f"{name}: {self.groups} groups do not divide {channels}")

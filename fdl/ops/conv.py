@@ -82,14 +82,14 @@ def conv_transpose(
       stride, dilation: an int or one an axis.
       padding: that of the convolution it transposes; here it is cut off. "SAME": n * stride outputs an axis; "VALID":
         the whole stamp, (n - 1) * stride + dilation * (size - 1) + 1; an int or (low, high) an axis: so much less on
-        that side. A negative `high` adds zeros at the end.
+        that side. A negative `high` adds zeros at the end. No "CAUSAL": its transpose sees nothing but the future.
       groups: output block g sees input block g only.
       implementation: as for `conv`.
     Returns: [B, *outputs, O].
 
     PyTorch's `ConvTranspose2d` is the same map: kernel = weight.transpose(2, 3, 0, 1), its `padding=p` and
-    `output_padding=q` are `padding=((p, p - q), ...)`. Flax's `ConvTranspose` gives the same shapes
-    (VALID: where the kernel is no smaller than the stride) but applies the kernel flipped along its spatial axes; `jnp.flip` it to match.
+    `output_padding=q` are `padding=((p, p - q), ...)`. Flax's `ConvTranspose` gives the same shapes (VALID:
+    where the kernel is no smaller than the stride) but applies the kernel flipped along its spatial axes (`jnp.flip`).
 
     Raises:
       InputError: shapes or options that do not fit each other.
@@ -116,7 +116,7 @@ def conv_transpose(
 
 def _stamped(sizes: tuple[int, ...], window: Window, padding: Padding) -> tuple[tuple[int, ...], Window]:
     """The output's sizes, and the window of the convolution that leads from those back to `sizes`."""
-    named = named_padding("conv_transpose", padding, len(sizes))
+    named = named_padding("conv_transpose", padding, len(sizes), ("SAME", "VALID"))
     grown = [n * stride for n, stride in zip(sizes, window.stride, strict=True)]
     pairs = resolve(named, grown, window.span, window.stride)
     if named == "SAME":

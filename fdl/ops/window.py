@@ -72,20 +72,23 @@ def per_axis(name: str, option: str, value: Sizes, rank: int, least: int = 1) ->
     return values
 
 
-def named_padding(name: str, padding: Padding, rank: int) -> str | Pairs:
+def named_padding(
+    name: str, padding: Padding, rank: int, known: tuple[str, ...] = ("SAME", "VALID", "CAUSAL")
+) -> str | Pairs:
     """`padding` as a known name or as one (low, high) pair an axis.
 
     Raises:
       InputError: an unknown name, CAUSAL on an image, or pairs that do not fit the number of axes.
     """
     if isinstance(padding, str):
-        known = ["SAME", "VALID", *(["CAUSAL"] if rank == 1 else [])]
+        known = tuple(word for word in known if word != "CAUSAL" or rank == 1)
         if padding not in known:
-            why = " (CAUSAL is for one spatial axis: time)" if padding == "CAUSAL" else ""
+            why = " (CAUSAL is for one spatial axis: time)" if padding == "CAUSAL" and rank > 1 else ""
             raise InputError(f"{name}: unknown padding {padding!r}{why}{did_you_mean(padding.upper(), known)}")
         return padding
     if isinstance(padding, int):
-        return ((per_axis(name, "padding", padding, 1, least=0)[0],) * 2,) * rank
+        sides = per_axis(name, "padding", padding, rank, least=0)
+        return tuple((n, n) for n in sides)
     if not (isinstance(padding, tuple) and len(padding) == rank and all(_is_pair(pair) for pair in padding)):
         raise InputError(
             f"{name}: padding must be a name, an int, or a tuple of {rank} (low, high) pairs; got {padding!r}"

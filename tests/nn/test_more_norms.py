@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """RMS, group, instance, spectral and weight normalisation; batch normalisation under a mask."""
 
 from __future__ import annotations

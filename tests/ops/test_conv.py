@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Convolution as patches equals XLA's, values and gradients, in float64 over a table of every option."""
 
 from __future__ import annotations

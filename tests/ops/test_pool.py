@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Pooling equals `lax.reduce_window`, values and gradients, over a table of windows; bins are PyTorch's."""
 
 from __future__ import annotations

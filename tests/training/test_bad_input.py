@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """What can be known to be wrong is one clear error before anything is compiled."""
 
 from __future__ import annotations

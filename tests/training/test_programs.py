@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false
 """What the compiled programs are made of: one executable, donated state, data as arguments, one sort an epoch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """How an outcome becomes sums: masks, weights, and the shapes that are refused."""
 
 from __future__ import annotations
