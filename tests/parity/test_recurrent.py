@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Recurrent layers against PyTorch and Flax: weights copied over in both directions, forward and gradients."""
 
 from __future__ import annotations
