@@ -58,7 +58,7 @@ class Tap(Layer):
         return getattr(self.inner, name)
 
     def parts(self) -> dict[str, Any]:
-        return self.inner.parts()
+        return {"inner": self.inner}
 
     def specs(self) -> Tree:
         return self.inner.specs()

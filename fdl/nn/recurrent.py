@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -86,29 +85,12 @@ class _Gated(Recurrence):
             "recurrent": {"kernel": recurrent},
         }
 
-    def cell(self) -> ops.Cell:
-        raise NotImplementedError
-
-    def recurrent_bias(self, params: Tree) -> jax.Array | None:
-        """What is added to the product of the state: nothing, where it would only add to the input's bias."""
-        del params
-        return None
-
     def initial_carry(self, batch: int, dtype: Any = jnp.float32) -> Any:
         return jnp.zeros((batch, self.hidden_features), dtype)
 
     def project(self, params: Tree, x: jax.Array) -> jax.Array:
         y = x @ params["input"]["kernel"]
         return y + params["input"]["bias"] if self.use_bias else y
-
-    def advance(self, params: Tree, carry: Any, projected: jax.Array) -> tuple[Any, jax.Array]:
-        return ops.cell_step(self.cell(), params["recurrent"]["kernel"], carry, projected, self.recurrent_bias(params))
-
-    def loop(
-        self, params: Tree, carry: Any, projected: jax.Array, mask: jax.Array | None, reverse: bool
-    ) -> tuple[jax.Array, Any]:
-        kernel, bias = params["recurrent"]["kernel"], self.recurrent_bias(params)
-        return ops.recur(self.cell(), kernel, carry, projected, bias, mask, reverse)
 
 
 @dataclass(frozen=True)
@@ -120,7 +102,7 @@ class RNN(_Gated):
       use_bias: whether there is a b.
       kernel_init, recurrent_init, bias_init: initialise U, W and b.
       axes: logical names of the input and the hidden axis.
-      activation: s, of one array and no other that is differentiated.
+      activation: s.
     Call: x [B, T, in_features], lengths [B] -> h [B, T, hidden_features], in x's dtype. `unroll` and `step` as in
       `Recurrence`; the carry is h [B, hidden_features].
 
@@ -146,8 +128,9 @@ class RNN(_Gated):
 
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh
 
-    def cell(self) -> ops.Cell:
-        return partial(ops.rnn_cell, activation=self.activation)
+    def advance(self, params: Tree, carry: jax.Array, projected: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = ops.rnn_cell(carry, projected, carry @ params["recurrent"]["kernel"], self.activation)
+        return h, h
 
 
 @dataclass(frozen=True)
@@ -188,8 +171,9 @@ class LSTM(_Gated):
     def initial_carry(self, batch: int, dtype: Any = jnp.float32) -> Any:
         return super().initial_carry(batch, dtype), super().initial_carry(batch, dtype)
 
-    def cell(self) -> ops.Cell:
-        return ops.lstm_cell
+    def advance(self, params: Tree, carry: Any, projected: jax.Array) -> tuple[Any, jax.Array]:
+        h, c = ops.lstm_cell(carry, projected, carry[0] @ params["recurrent"]["kernel"])
+        return (h, c), h
 
 
 @dataclass(frozen=True)
@@ -232,8 +216,9 @@ class GRU(_Gated):
             specs["recurrent"]["bias"] = Param((self.hidden_features,), self.bias_init, self.axes[1:])
         return specs
 
-    def recurrent_bias(self, params: Tree) -> jax.Array | None:
-        return jnp.pad(params["recurrent"]["bias"], (2 * self.hidden_features, 0)) if self.use_bias else None
-
-    def cell(self) -> ops.Cell:
-        return ops.gru_cell
+    def advance(self, params: Tree, carry: jax.Array, projected: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden = carry @ params["recurrent"]["kernel"]
+        if self.use_bias:
+            hidden = hidden + jnp.pad(params["recurrent"]["bias"], (2 * self.hidden_features, 0))
+        h = ops.gru_cell(carry, projected, hidden)
+        return h, h

@@ -1,8 +1,8 @@
-"""Recurrences as bare functions: the cells, and two loops over time.
+"""Recurrences as bare functions: the cells, and a loop over time that is aware of padding.
 
 What a step does with x_t does not depend on the carry, so for a whole sequence it is one large product before the loop:
 `projected = x @ kernel + bias`. The product with the state, `hidden = h @ kernel`, is all that must stay inside. A cell
-is what follows both, elementwise. `recur` is the loop for such cells, `scan_time` the one for any other step.
+is what follows both, elementwise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from fdl.errors import InputError
-
-Cell = Callable[[Any, jax.Array, jax.Array], Any]
 
 
 def rnn_cell(
@@ -82,19 +80,6 @@ def gru_cell(h: jax.Array, projected: jax.Array, hidden: jax.Array) -> jax.Array
     return (1.0 - z) * jnp.tanh(p_n + r * q_n) + z * h
 
 
-def cell_step(
-    cell: Cell, kernel: jax.Array, carry: Any, projected: jax.Array, bias: jax.Array | None = None
-) -> tuple[Any, jax.Array]:
-    """carry_t = cell(carry_{t-1}, projected, h_{t-1} @ kernel + bias), y_t = h_t: one step of `recur`, same arguments.
-
-    >>> import jax.numpy as jnp
-    >>> cell_step(rnn_cell, jnp.ones((1, 1)), jnp.ones((1, 1)), -jnp.ones((1, 1)))[1].tolist()
-    [[0.0]]
-    """
-    carry = cell(carry, projected, _hidden(_h(carry), kernel, bias))
-    return carry, _h(carry)
-
-
 def length_mask(lengths: Any, num_steps: int) -> jax.Array:
     """mask[b, t] = t < lengths[b], bool [B, num_steps].
 
@@ -151,116 +136,14 @@ def scan_time(
         after, y = step(carry, x)
         return _where(real, after, carry), y
 
-    carry, y = jax.lax.scan(advance, carry, _time_first((x, mask)), reverse=reverse)
-    return _zero_padding(y, mask), carry
-
-
-def recur(
-    cell: Cell,
-    kernel: jax.Array,
-    carry: Any,
-    projected: jax.Array,
-    bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    reverse: bool = False,
-) -> tuple[jax.Array, Any]:
-    """carry_t = cell(carry_{t-1}, projected_t, h_{t-1} @ kernel + bias), y_t = h_t, padding as in `scan_time`.
-
-    The same as `scan_time` with that step, but the gradient of the kernel is *one* product over all steps after the
-    backward loop. Plain autodiff adds up T small products in the dtype of the kernel. For an LSTM that
-      - loses bits: in bfloat16, 512 steps, the kernel's gradient is 6 % off, here 0.6 %;
-      - takes longer: on 2 CPU cores a training step, batch 32, 64 steps, takes 56 ms with 256 features, here 48 (with
-        512 it is 1.10 times as long, with 64 or fewer the same).
-    The price is forward-mode differentiation, which a custom gradient rules out: `jax.jvp` of this raises (that of
-    its gradient, as in Hessian-vector products, does not). For that, `scan_time`.
-
-    Args:
-      cell: (carry, projected_t [B, G], hidden_t [B, G]) -> carry, a function of nothing else that is differentiated.
-      kernel: [H, G].
-      carry: h [B, H], or a tuple of arrays [B, H] that begins with it.
-      projected: [B, T, G].
-      bias: [G].
-      mask: bool [B, T], true at real steps; None: at all.
-      reverse: from the last step to the first.
-    Returns: h of all steps [B, T, H], the last carry.
-
-    >>> import jax, jax.numpy as jnp
-    >>> halve = 0.5 * jnp.ones((1, 1))
-    >>> h, last = recur(lambda h, p, q: p + q, halve, jnp.full((1, 1), 8.0), jnp.zeros((1, 3, 1)))
-    >>> h[0, :, 0].tolist(), last.tolist()
-    ([4.0, 2.0, 1.0], [[1.0]])
-    """
-    y, carry = _recur(cell, reverse, kernel, bias, carry, *_time_first((projected, mask)))
-    return _zero_padding(y, mask), carry
-
-
-def _loop(cell: Cell, reverse: bool, kernel: Any, bias: Any, carry: Any, projected: Any, mask: Any) -> tuple[Any, Any]:
-    def step(carry: Any, now: Any) -> tuple[Any, Any]:
-        projected, real = now
-        return cell_step(_padded(cell, real), kernel, carry, projected, bias)
-
-    carry, y = jax.lax.scan(step, carry, (projected, mask), reverse=reverse)
-    return y, carry
-
-
-def _forward(
-    cell: Cell, reverse: bool, kernel: Any, bias: Any, carry: Any, projected: Any, mask: Any
-) -> tuple[Any, Any]:
-    def step(carry: Any, now: Any) -> tuple[Any, Any]:
-        projected, real = now
-        hidden = _hidden(_h(carry), kernel, bias)
-        after, pull_back = jax.vjp(_padded(cell, real), carry, projected, hidden)
-        return after, (_h(after), _h(carry), pull_back)  # a pytree: the arrays it keeps are stacked over time
-
-    carry, (y, before, pull_backs) = jax.lax.scan(step, carry, (projected, mask), reverse=reverse)
-    return (y, carry), (kernel, bias, before, pull_backs)
-
-
-def _backward(cell: Cell, reverse: bool, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
-    del cell
-    kernel, bias, before, pull_backs = residuals
-    d_y, d_carry = cotangents
-
-    def step(d_carry: Any, now: Any) -> tuple[Any, Any]:
-        d_y, pull_back = now
-        d_carry, d_projected, d_hidden = pull_back(_add_to_h(d_carry, d_y))
-        return _add_to_h(d_carry, d_hidden @ kernel.T), (d_projected, d_hidden)
-
-    d_carry, (d_projected, d_hidden) = jax.lax.scan(step, d_carry, (d_y, pull_backs), reverse=not reverse)
-    d_kernel = jnp.einsum("tbh,tbg->hg", before, d_hidden).astype(kernel.dtype)
-    d_bias = None if bias is None else d_hidden.sum((0, 1)).astype(bias.dtype)
-    return d_kernel, d_bias, d_carry, d_projected, None
-
-
-_recur = jax.custom_vjp(_loop, nondiff_argnums=(0, 1))
-_recur.defvjp(_forward, _backward)
-
-
-def _padded(cell: Cell, real: jax.Array | None) -> Cell:
-    return lambda carry, projected, hidden: _where(real, cell(carry, projected, hidden), carry)
-
-
-def _hidden(h: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return h @ kernel if bias is None else h @ kernel + bias
-
-
-def _h(carry: Any) -> jax.Array:
-    return carry[0] if isinstance(carry, tuple) else carry
-
-
-def _add_to_h(carry: Any, h: jax.Array) -> Any:
-    return (carry[0] + h, *carry[1:]) if isinstance(carry, tuple) else carry + h
-
-
-def _time_first(tree: Any) -> Any:
-    """[B, T, ...] -> [T, B, ...], and back."""
-    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
-
-
-def _zero_padding(y: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """y [T, B, ...] as [B, T, ...], 0 where the mask is false."""
-    y = _time_first(y)
-    return _where(mask, y, jnp.zeros_like(y))
+    # Plain autodiff. A custom gradient, with the gates' cotangents from the loop and the kernel's gradient one product
+    # after it, was tried: an LSTM's training step, batch 32, 64 steps, took 8 % longer with 64 features, the same with
+    # 128 and 5 % less with 256 (one CPU core of a busy machine; the best seen, a derivative written by hand for the LSTM
+    # alone, on two cores, was 14 % less with 256). It rules out forward mode, and steps that close over what is differentiated. Unrolling by 4: no gain.
+    time_first = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (x, mask))
+    carry, y = jax.lax.scan(advance, carry, time_first, reverse=reverse)
+    y = jnp.swapaxes(y, 0, 1)
+    return _where(mask, y, jnp.zeros_like(y)), carry
 
 
 def _where(real: jax.Array | None, new: Any, old: Any) -> Any:

@@ -77,3 +77,11 @@ def test_a_tapped_model_computes_the_same_bits_from_the_same_params():
     assert list(seen) == ["layers/0", "layers/1", "norm", ""]
     np.testing.assert_array_equal(seen["layers/0"], TOWER.layers[0](params["layers"]["0"], x))
     fdl.check(tapped, params, state)
+
+
+def test_a_tapped_layer_takes_the_keywords_of_the_layer_inside():
+    model = nn.Serial(rnn=nn.RNN(3, 4), head=nn.Linear(4, 2))
+    params, _ = fdl.init(model, jax.random.key(0))
+    tapped = attach(model, lambda path, layer, inputs, y: None)
+    x, lengths = jnp.ones((2, 5, 3)), jnp.array([5, 2])
+    np.testing.assert_array_equal(tapped(params, x, lengths=lengths), model(params, x, lengths=lengths))
