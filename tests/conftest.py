@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for subprocesses
 jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_debug_key_reuse", True)
+hypothesis.settings.register_profile("fdl", deadline=None)  # the first example compiles
+hypothesis.settings.load_profile("fdl")
 
 # The laws hold every layer, and are quick. What is particular to a family of layers runs in the slow tier.
 SLOW = ("losses", "nn", "ops", "parity")

@@ -138,8 +138,9 @@ def scan_time(
 
     # Plain autodiff. A custom gradient, with the gates' cotangents from the loop and the kernel's gradient one product
     # after it, was tried: an LSTM's training step, batch 32, 64 steps, took 8 % longer with 64 features, the same with
-    # 128 and 5 % less with 256 (one CPU core of a busy machine; the best seen, a derivative written by hand for the LSTM
-    # alone, on two cores, was 14 % less with 256). It rules out forward mode, and steps that close over what is differentiated. Unrolling by 4: no gain.
+    # 128 and 5 % less with 256 (one CPU core of a busy machine; a derivative written by hand for the LSTM alone, on two
+    # cores, 14 % less with 256). It rules out forward mode, and steps that close over what is differentiated.
+    # Unrolling by 4: no gain.
     time_first = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (x, mask))
     carry, y = jax.lax.scan(advance, carry, time_first, reverse=reverse)
     y = jnp.swapaxes(y, 0, 1)
