@@ -21,7 +21,7 @@ Implementation = Literal["einsum", "chunked", "fused"]
 Visible = Callable[[jax.Array, jax.Array], jax.Array | None]
 
 BLOCK = 256  # queries, and keys, to a block of "chunked": the fastest gradient of 64 ... 1024 on CPU
-LONG = 2048  # from here on the scores leave the cache and "chunked" is faster on CPU: 2.5 times, gradient included
+LONG = 2048  # from here on "chunked" is faster on CPU: its gradient 2.6 times (causal) and 1.7 times (otherwise)
 
 
 def dot_product_attention(

@@ -14,6 +14,7 @@ from fdl.initializers import Normal
 from fdl.nn.attention import Attention
 from fdl.nn.positions import Rotary
 from fdl.ops.attention import padding_mask
+from tests.compiling import QUICK
 
 B, T, D = 2, 6, 16
 X: Any = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)
@@ -77,7 +78,7 @@ def test_copies_of_one_key_head_make_grouped_heads_plain_ones():
 def test_what_a_position_sees_shows_in_its_gradient(causal: bool, window: int | None, rotary: Rotary | None):
     layer = Attention(D, 4, causal=causal, window=window, rotary=rotary)
     params = initialised(layer)
-    jacobian = jax.jacobian(lambda x: layer(params, x[None])[0].sum(-1))(X[0])
+    jacobian = jax.jit(jax.jacobian(lambda x: layer(params, x[None])[0].sum(-1)), compiler_options=QUICK)(X[0])
     back = np.arange(T)[:, None] - np.arange(T)
     sees = (np.abs(back) < (window or T)) & ((back >= 0) | (not causal))
     np.testing.assert_array_equal((np.asarray(jacobian) != 0).any(-1), sees)
@@ -116,7 +117,7 @@ def test_prefill_and_steps_give_what_the_whole_gives(name: str, split: tuple[int
     layer = DECODED[name]
     params = initialised(layer)
     cache, ys, start = layer.init_cache(B, T + 3), [], 0
-    decode = jax.jit(layer.decode)
+    decode = jax.jit(layer.decode, compiler_options=QUICK)
     for size in split:
         y, cache = decode(params, X[:, start : start + size], cache)
         ys.append(y)

@@ -18,6 +18,7 @@ from fdl.initializers import Normal
 from fdl.nn.attention import Attention
 from fdl.nn.embedding import Embedding
 from fdl.ops.attention import dot_product_attention
+from tests.compiling import QUICK
 
 B, T, S, D, H = 3, 5, 7, 16, 4
 K = D // H
@@ -59,7 +60,8 @@ def ours(layer: Attention, params: Any, x: Any, context: Any, **keywords: Any) -
         y = layer(params, inputs[0], context=inputs[1], **keywords)
         return (y * WEIGHT).sum(), y
 
-    (params_bar, inputs_bar), y = jax.grad(loss, (0, 1), has_aux=True)(params, (x, context))
+    run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), compiler_options=QUICK)
+    (params_bar, inputs_bar), y = run(params, (x, context))
     return y, params_bar, [a for a in inputs_bar if a is not None]
 
 
@@ -155,7 +157,7 @@ def test_torch_scaled_dot_product_attention(name: str, implementation: Any, monk
         y = dot_product_attention(*arrays, implementation=implementation, **keywords)
         return (y * weight).sum(), y
 
-    gradients, y = jax.grad(loss, has_aux=True)(arrays)
+    gradients, y = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK)(arrays)
     inputs = [torch.tensor(a.swapaxes(1, 2), requires_grad=True) for a in arrays]
     theirs = {key: torch.tensor(a) if isinstance(a, np.ndarray) else a for key, a in theirs.items()}
     want = torch.nn.functional.scaled_dot_product_attention(*inputs, **theirs).transpose(1, 2)
@@ -200,7 +202,8 @@ def test_flax_multi_head_dot_product_attention(name: str):
         return (y * WEIGHT).sum(), y
 
     inputs = [jnp.asarray(a) for a in (X, context) if a is not None]
-    (params_want, inputs_want), want = jax.grad(loss, (0, 1), has_aux=True)(params, inputs)
+    run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), compiler_options=QUICK)
+    (params_want, inputs_want), want = run(params, inputs)
     close(y, want)
     close_trees(inputs_bar, inputs_want)
     close_trees(params_bar, params_want)
