@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportArgumentType=false
 """Linear, convolution, pooling, normalisation, PReLU against PyTorch and Flax: weights copied, values and gradients."""
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def test_spectral_norm_of_pytorch_after_the_same_power_iterations() -> None:
     module = torch.nn.Linear(4, 5, bias=False)
     module.weight.data = torch.tensor(np.asarray(params["layer"]["kernel"]).T.copy())
     module = torch.nn.utils.parametrizations.spectral_norm(module)
+    want = torch.tensor(0.0)
     for _ in range(50):
         _, state = layer.apply(params, state, VECTOR, train=True)
         want = module(torch.tensor(VECTOR))
