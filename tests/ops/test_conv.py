@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false
 """Convolution as patches equals XLA's, values and gradients, in float64 over a table of every option."""
 
 from __future__ import annotations
@@ -10,6 +9,9 @@ import pytest
 
 import fdl
 from fdl import ops
+from fdl.ops import conv_cpu
+from fdl.ops.window import slide
+from tests.compiling import QUICK
 
 CASES = [
     # spatial, kernel, in, out, stride, padding, dilation, groups
@@ -24,10 +26,11 @@ CASES = [
     ((8, 6), (3, 3), 4, 6, 1, ((0, 2), (1, 0)), 1, 2),
     ((6, 7), (3, 3), 3, 6, 2, 1, 1, 3),
     ((4, 5, 3), (2, 3, 2), 2, 3, (1, 2, 1), "SAME", 1, 1),
+    ((7, 6), (2, 2), 1, 4, 1, "SAME", 1, 1),
 ]
 
 
-def arrays(case, dtype=np.float64):
+def arrays(case, dtype: type = np.float64):
     spatial, sizes, channels, out, *_, groups = case
     random = np.random.default_rng(0)
     return random.normal(size=(3, *spatial, channels)).astype(dtype), random.normal(
@@ -67,6 +70,29 @@ def test_values_and_gradients_are_those_of_xla(case):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, want)
 
 
+BLOCKS = [
+    *CASES,
+    ((6,), (5,), 2, 4, 1, "SAME", 1, 1),
+    ((40,), (3,), 2, 4, 2, "SAME", 3, 1),
+    ((13, 5), (5, 2), 2, 4, 2, "SAME", 1, 2),
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 700, 2500])
+@pytest.mark.parametrize("case", BLOCKS, ids=str)
+def test_blocks_of_images_and_bands_of_an_image_change_nothing(monkeypatch, case, block_bytes):
+    """A block too small for a row, for an image, for the batch of 3 (which 2 does not divide): one result."""
+    monkeypatch.setattr(conv_cpu, "BLOCK_BYTES", block_bytes)
+    with jax.enable_x64(True):
+        x, kernel = map(jnp.asarray, arrays(case))
+        stride, padding, dilation, groups = case[4:]
+        window = slide("conv", x.shape[1:-1], kernel.shape[:-2], stride, padding, dilation)
+        pull = lambda f: jax.jit(lambda x, k: jax.vjp(f, x, k)[1](f(x, k) ** 2), compiler_options=QUICK)(x, kernel)  # noqa: E731
+        want = pull(lambda x, kernel: reference(x, kernel, case))
+        got = pull(lambda x, kernel: conv_cpu.conv_patches(x, kernel, window, groups))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, want)
+
+
 # SAME: of an image that the stride divides, or the transpose cannot know where its padding was
 DIVISIBLE = [((8, 6), (3, 3), 2, 4, 2, "SAME", 1, 1), ((4, 6, 3), (2, 3, 2), 2, 3, (1, 2, 1), "SAME", 1, 1)]
 
@@ -98,19 +124,65 @@ def test_members_with_their_own_kernels_are_a_batched_product_and_no_grouped_con
     np.testing.assert_allclose(program(kernels), want, rtol=1e-5, atol=1e-5)
 
 
-def test_on_cpu_no_convolution_is_left_inside_a_compiled_loop():
+LOOPS = {
+    "plain": (lambda x, k, i: ops.conv(x, k, implementation=i), (3, 3, 4, 8)),
+    "strided": (lambda x, k, i: ops.conv(x, k, 2, "VALID", implementation=i), (3, 3, 4, 8)),
+    "dilated": (lambda x, k, i: ops.conv(x, k, dilation=2, implementation=i), (3, 3, 4, 8)),
+    "depthwise": (lambda x, k, i: ops.conv(x, k, groups=4, implementation=i), (3, 3, 1, 8)),
+    "transposed": (lambda x, k, i: ops.conv_transpose(x, k, 2, implementation=i), (3, 3, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_on_cpu_no_convolution_is_left_inside_a_compiled_loop(name):
     """What makes a loop fast: XLA's naive loop nest for a gradient's layout (jax issue 12868) has nothing to act on."""
-    x, kernel = (jnp.asarray(a) for a in arrays(CASES[2], np.float32))
+    function, shape = LOOPS[name]
 
-    def train(x, kernel):
-        def step(_, kernel):
-            return kernel - 0.1 * jax.grad(lambda k: jnp.square(ops.conv(x, k)).sum())(kernel)
+    def compiled(implementation):
+        loss = lambda both: jnp.square(function(both[0], both[1], implementation)).sum()  # noqa: E731
+        step = lambda _, both: jax.tree.map(lambda a, g: a - 0.1 * g, both, jax.grad(loss)(both))  # noqa: E731
+        train = jax.jit(lambda both: jax.lax.fori_loop(0, 10, step, both), compiler_options=QUICK)
+        text = train.lower((jnp.ones((2, 8, 8, 4)), jnp.ones(shape))).compile().as_text() or ""
+        assert " while(" in text
+        return text
 
-        return jax.lax.fori_loop(0, 10, step, kernel)
+    assert " convolution(" not in compiled(None)
+    assert " convolution(" in compiled("native")
 
-    text = jax.jit(train).lower(x, kernel).compile().as_text() or ""
-    assert "while(" in text
-    assert " convolution(" not in text
+
+@pytest.mark.parametrize("implementation", [None, "patches"])
+def test_nothing_but_the_input_is_kept_for_the_gradient(implementation):
+    """Neither the patches, here 9 times the input, nor zeros in the place of what another platform would keep."""
+    x, kernel = (jnp.asarray(a, jnp.float32) for a in arrays(CASES[2]))
+    _, pull = jax.vjp(lambda x, kernel: ops.conv(x, kernel, implementation=implementation), x, kernel)
+    assert sum(leaf.size for leaf in jax.tree.leaves(pull)) == x.size + kernel.size
+
+
+@pytest.mark.parametrize(
+    ("platform", "operation"), [("cpu", "dot_general"), ("cuda", "convolution"), ("tpu", "convolution")]
+)
+def test_the_platform_chooses_when_the_program_is_lowered(platform, operation):
+    x, kernel = (jnp.asarray(a, jnp.float32) for a in arrays(CASES[2]))
+    other = {"dot_general": "convolution", "convolution": "dot_general"}[operation]
+    for function in (ops.conv, lambda x, kernel: ops.conv_transpose(x, kernel, 2)):
+        gradient = jax.jit(jax.grad(lambda k, f=function: jnp.square(f(x, k)).sum()))
+        text = jax.export.export(gradient, platforms=[platform])(kernel).mlir_module()
+        assert f"stablehlo.{operation}" in text
+        assert f"stablehlo.{other}" not in text
+
+
+def test_jit_is_eager():
+    x, kernel = (jnp.asarray(a, jnp.float32) for a in arrays(CASES[4]))
+    np.testing.assert_array_equal(jax.jit(lambda x, k: ops.conv(x, k, 2))(x, kernel), ops.conv(x, kernel, 2))
+
+
+def test_a_kernels_gradient_in_bfloat16_is_summed_over_the_blocks_in_float32(monkeypatch):
+    """In bfloat16 a sum of 1000 ones, one image after the other, sticks at 256."""
+    monkeypatch.setattr(conv_cpu, "BLOCK_BYTES", 1)
+    x, kernel = jnp.ones((1000, 2, 1), jnp.bfloat16), jnp.ones((2, 1, 1), jnp.bfloat16)
+    window = slide("conv", (2,), (2,), 1, "VALID")
+    gradient = jax.grad(lambda kernel: conv_cpu.conv_patches(x, kernel, window, 1).astype(jnp.float32).sum())(kernel)
+    assert gradient.ravel().tolist() == [1000.0, 1000.0]
 
 
 def test_derivatives_of_any_mode_and_order_exist():
@@ -138,16 +210,19 @@ def test_by_hand():
     assert ops.conv(x, kernel, padding="VALID").ravel().tolist() == [3.0, 3.0]
 
 
-X = np.ones((2, 3, 8, 8), np.float32)  # channels first
+X = jnp.ones((2, 3, 8, 8))  # channels first
 REFUSED = [
-    (lambda: ops.conv(X, np.ones((3, 3, 3, 4), np.float32)), "channels come last"),
-    (lambda: ops.conv(X[0], np.ones((3, 3, 8, 4), np.float32)), "add the leading axis"),
-    (lambda: ops.conv(X, np.ones((3, 3, 5, 4), np.float32)), "8 channels"),
-    (lambda: ops.conv(X, np.ones((3, 3, 4, 3), np.float32), groups=2), "divisible by groups"),
-    (lambda: ops.conv(X, np.ones((3, 3, 8, 4), np.float32), padding="same"), "did you mean 'SAME'"),
-    (lambda: ops.conv(X, np.ones((3, 3, 8, 4), np.float32), stride=0), "stride"),
-    (lambda: ops.conv(X, np.ones((9, 9, 8, 4), np.float32), padding="VALID"), "fits nowhere"),
-    (lambda: ops.conv(X, np.ones((3, 3, 8, 4), np.float32), implementation="fast"), "unknown implementation"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 3, 4))), "channels come last"),
+    (lambda: ops.conv(X[0], jnp.ones((3, 3, 8, 4))), "add the leading axis"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 5, 4))), "8 channels"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 4, 3)), groups=2), "divisible by groups"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 8, 4)), padding="same"), "did you mean 'SAME'"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 8, 4)), stride=0), "stride"),
+    (lambda: ops.conv(X, jnp.ones((9, 9, 8, 4)), padding="VALID"), "fits nowhere"),
+    (lambda: ops.conv(X, jnp.ones((3, 3, 8, 4)), implementation="fast"), "unknown implementation"),
+    (lambda: ops.conv_transpose(X[0], jnp.ones((3, 8, 4)), padding="CAUSAL"), "unknown padding"),
+    (lambda: ops.conv_transpose(X, jnp.ones((3, 3, 3, 4))), "channels come last"),
+    (lambda: ops.conv_transpose(X, jnp.ones((3, 3, 8, 4)), padding=9), "cuts everything off"),
     (lambda: fdl.nn.Conv(3, 4, 3, groups=2), "2 groups do not divide"),
     (lambda: fdl.nn.Conv(3, 4, 0), "kernel_size"),
     (lambda: fdl.nn.Conv(3, 4, 3, padding="CAUSAL"), "CAUSAL is for one spatial axis"),

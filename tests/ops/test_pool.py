@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false
 """Pooling equals `lax.reduce_window`, values and gradients, over a table of windows; bins are PyTorch's."""
 
 from __future__ import annotations
@@ -49,6 +48,39 @@ def test_avg_pool_is_the_sum_over_the_pixels_there_are(case):
         np.testing.assert_allclose(ops.avg_pool(x, *case[1:]), total / count, rtol=1e-12)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_of_equal_pixels_the_one_that_xla_takes_receives_the_gradient(case):
+    """The first in the order of the array; small integers make ties in most windows, overlapping ones too."""
+    x = jnp.asarray(np.random.default_rng(0).integers(3, size=(2, *case[0], 3)), jnp.float32)
+    weight = np.random.default_rng(1).normal(size=ops.max_pool(x, *case[1:]).shape).astype(np.float32)
+    ours = lambda x: (ops.max_pool(x, *case[1:]) * weight).sum()  # noqa: E731
+    theirs = lambda x: (jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *window_of(case)) * weight).sum()  # noqa: E731
+    np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(theirs)(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_nan_is_the_maximum_of_every_window_that_sees_it():
+    x = jnp.array([1.0, jnp.nan, 2.0, 3.0, 0.0, 1.0]).reshape(1, 6, 1)
+    np.testing.assert_array_equal(ops.max_pool(x, 2, 1).ravel(), [np.nan, np.nan, 3.0, 3.0, 1.0])
+
+
+def test_integers_and_bfloat16():
+    """A maximum keeps its type; a mean of integers is no integer; one in bfloat16 is summed in float32."""
+    whole = jnp.array([[-3, -1, -2]], jnp.int8).reshape(1, 3, 1)
+    assert ops.max_pool(whole, 2, 1, "SAME").ravel().tolist() == [-1, -1, -2]
+    assert ops.avg_pool(whole, 2, 1).ravel().tolist() == [-2.0, -1.5]
+    ones = jnp.ones((1, 1000, 1), jnp.bfloat16)
+    assert ops.avg_pool(ones, 1000).dtype == jnp.bfloat16
+    assert ops.avg_pool(ones, 1000).item() == 1.0  # in bfloat16 the sum would stick at 256
+
+
+def test_no_window_operation_is_left_on_cpu():
+    """The gradient of reduce_window (select-and-scatter) alone would double a small network's step."""
+    gradient = jax.jit(jax.grad(lambda x: ops.max_pool(x, 3, 2).sum()))
+    text = gradient.lower(jnp.ones((2, 9, 9, 3))).as_text()
+    assert "select_and_scatter" not in text
+    assert "reduce_window" not in text
+
+
 def test_the_gradient_of_a_maximum_goes_to_one_pixel():
     x = jnp.zeros((1, 2, 2, 1))
     gradient = jax.grad(lambda x: ops.max_pool(x, 2).sum())(x)
@@ -58,14 +90,14 @@ def test_the_gradient_of_a_maximum_goes_to_one_pixel():
 @pytest.mark.parametrize(("size", "bins"), [(5, 2), (7, 3), (3, 5), (6, 6), (6, 1)])
 def test_adaptive_bins_are_pytorchs(size, bins):
     """Bin i covers floor(i n / m) ... ceil((i + 1) n / m) - 1."""
-    x = np.random.default_rng(0).normal(size=(2, size, 3)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, 3)), jnp.float32)
     cut = [x[:, i * size // bins : -(-(i + 1) * size // bins)] for i in range(bins)]
     np.testing.assert_allclose(ops.adaptive_avg_pool(x, bins), np.stack([c.mean(1) for c in cut], 1), rtol=1e-5)
     np.testing.assert_array_equal(ops.adaptive_max_pool(x, bins), np.stack([c.max(1) for c in cut], 1))
 
 
 def test_global_pools():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 5)), jnp.float32)
     np.testing.assert_allclose(ops.global_avg_pool(x), x.mean((1, 2)), rtol=1e-5)
     np.testing.assert_array_equal(ops.global_max_pool(x), x.max((1, 2)))
 
@@ -77,11 +109,11 @@ def test_a_constant_image_stays_constant_however_it_is_enlarged():
 
 
 REFUSED = [
-    (lambda: ops.max_pool(np.ones((4, 4)), 2), "three axes or more"),
-    (lambda: ops.max_pool(np.ones((1, 4, 4, 1)), 5), "fits nowhere"),
-    (lambda: ops.max_pool(np.ones((1, 4, 4, 1)), 2, padding=2), "must be below the window"),
-    (lambda: ops.avg_pool(np.ones((1, 4, 4, 1)), (2, 2, 2)), "tuple of 2 ints"),
-    (lambda: ops.upsample(np.ones((1, 4, 1)), 2, "cubic"), "unknown method"),
+    (lambda: ops.max_pool(jnp.ones((4, 4)), 2), "three axes or more"),
+    (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1)), 5), "fits nowhere"),
+    (lambda: ops.max_pool(jnp.ones((1, 4, 4, 1)), 2, padding=2), "must be below the window"),
+    (lambda: ops.avg_pool(jnp.ones((1, 4, 4, 1)), (2, 2, 2)), "tuple of 2 ints"),
+    (lambda: ops.upsample(jnp.ones((1, 4, 1)), 2, "cubic"), "unknown method"),
     (lambda: fdl.nn.Upsample(2, "linear"), "unknown method"),  # pyright: ignore[reportArgumentType]
 ]
 
