@@ -1,4 +1,4 @@
-"""One check for the shape of what enters a layer, with an error that teaches the fix."""
+"""Checks of what enters a layer or a loss, its shape and its range, with errors that teach the fix."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from fdl.errors import InputError
 
@@ -53,3 +54,19 @@ def _hint(got: list[int], sizes: list[int | None]) -> str:
     if len(got) == len(sizes) - 1 and (last is None or got[-1:] == [last]):
         return "; layers see the batch: add the leading axis, x[None]"
     return ""
+
+
+def check_range(where: str, what: str, values: Any, low: float, high: float) -> None:
+    """Raises where a value is outside low..high (or NaN), as far as that can be known: traced values pass.
+
+    Raises:
+      InputError: the first such value, its index and the range.
+    """
+    if isinstance(values, Tracer):
+        return
+    values = np.asarray(values)
+    outside = ~((values >= low) & (values <= high))
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
+        raise InputError(f"{where}: {what} {values[index]}{at} is outside {low}..{high}")

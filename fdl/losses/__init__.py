@@ -4,7 +4,6 @@ No loss broadcasts, sums or averages over examples: shapes that differ are an er
 Each is computed in float32 or wider, finite at logits of +-1e4 with a finite gradient, and named as in Optax.
 """
 
-from fdl.losses.contract import check_range
 from fdl.losses.contrastive import nt_xent
 from fdl.losses.ctc import ctc_loss, ctc_weight
 from fdl.losses.dice import sigmoid_dice_loss, softmax_dice_loss
@@ -21,6 +20,7 @@ from fdl.losses.likelihood import gaussian_nll, poisson_nll
 from fdl.losses.regression import absolute_error, huber_loss, log_cosh, squared_error
 from fdl.losses.sigmoid import sigmoid_binary_cross_entropy
 from fdl.losses.softmax import label_weight, softmax_cross_entropy, softmax_cross_entropy_with_probabilities
+from fdl.shapes import check_range
 
 __all__ = [
     "absolute_error",

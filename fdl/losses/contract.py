@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from fdl.errors import InputError
 from fdl.ops.norm import widen
+from fdl.shapes import check_range
 
 RULES = {
     "above 0": lambda value: value > 0,
@@ -43,22 +44,6 @@ class ClassLabels(NamedTuple):
     def settle(self, loss: jax.Array) -> jax.Array:
         """The loss, but 0 where the label is ignored and NaN where it is no class."""
         return jnp.where(self.ignored, 0.0, jnp.where(self.outside, jnp.nan, loss))
-
-
-def check_range(where: str, what: str, values: Any, low: float, high: float) -> None:
-    """Raises where a value is outside low..high (or NaN), as far as that can be known: traced values pass.
-
-    Raises:
-      InputError: the first such value, its index and the range.
-    """
-    if isinstance(values, Tracer):
-        return
-    values = np.asarray(values)
-    outside = ~((values >= low) & (values <= high))
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-        raise InputError(f"{where}: {what} {values[index]}{at} is outside {low}..{high}")
 
 
 def same_shape(name: str, **arrays: Any) -> None:

@@ -13,7 +13,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import check_range, floats, integers
+from fdl.losses.contract import floats, integers
+from fdl.shapes import check_range
 
 IMPOSSIBLE = 1e30
 """The loss of labels that do not fit into their frames; -1e30 is also the log-probability of an impossible path."""

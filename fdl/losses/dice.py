@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import check_range, class_labels, floats, option, same_shape
+from fdl.losses.contract import class_labels, floats, option, same_shape
+from fdl.shapes import check_range
 
 
 def sigmoid_dice_loss(logits: ArrayLike, labels: ArrayLike, *, smooth: ArrayLike = 1.0) -> jax.Array:

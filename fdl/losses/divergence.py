@@ -11,8 +11,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import check_range, floats, last_axis, same_shape
+from fdl.losses.contract import floats, last_axis, same_shape
 from fdl.losses.stable import bounded_exp, bounded_expm1, weighted
+from fdl.shapes import check_range
 
 LOG_TOLERANCE = 0.01
 """How far above 0 a log-probability may be by rounding, in bfloat16 too."""

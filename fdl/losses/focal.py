@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from fdl.losses.contract import check_range, class_labels, floats, option, same_shape
+from fdl.losses.contract import class_labels, floats, option, same_shape
 from fdl.losses.stable import logsumexp_parts
+from fdl.shapes import check_range
 
 RULED_OUT = -1e30
 """A logit that wins against nothing; finite, so that a row of nothing else has a gradient."""

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from fdl.losses.contract import check_range, floats, same_shape
+from fdl.losses.contract import floats, same_shape
 from fdl.losses.stable import bounded_exp
+from fdl.shapes import check_range
 
 
 def gaussian_nll(means: ArrayLike, log_variances: ArrayLike, targets: ArrayLike) -> jax.Array:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import check_range, floats, option, same_shape
+from fdl.losses.contract import floats, option, same_shape
+from fdl.shapes import check_range
 
 
 def sigmoid_binary_cross_entropy(

@@ -12,7 +12,6 @@ from jax.typing import ArrayLike
 
 from fdl.errors import InputError
 from fdl.losses.contract import (
-    check_range,
     class_labels,
     class_numbers,
     floats,
@@ -22,6 +21,7 @@ from fdl.losses.contract import (
     same_shape,
 )
 from fdl.losses.stable import logsumexp_parts, weighted
+from fdl.shapes import check_range
 
 SUM_TOLERANCE = 0.02
 """How far probabilities may be from a sum of 1: bfloat16 rounds each of them by up to 0.4 %."""

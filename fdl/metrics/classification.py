@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.errors import InputError
-from fdl.losses import check_range
+from fdl.shapes import check_range
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.initializers import Normal
-from fdl.shapes import expect
+from fdl.shapes import check_range, expect
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,8 @@ def look_up(where: str, what: str, table: jax.Array, ids: Any) -> jax.Array:
     if not jnp.issubdtype(dtype, jnp.integer):
         hint = "; one-hot rows take a Linear without bias" if jnp.issubdtype(dtype, jnp.floating) else ""
         raise InputError(f"{where}: an {what} is a row of the table, expected integers, got {dtype}{hint}")
-    if not isinstance(ids, Tracer):
-        _check_range(where, what, np.asarray(ids), len(table))
+    check_range(where, what, ids, 0, len(table) - 1)
     ids = jnp.asarray(ids)
     if ids.dtype.itemsize < 4:  # the number of rows need not fit into a narrow type
         ids = ids.astype(jnp.int32)
     return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-
-
-def _check_range(where: str, what: str, ids: np.ndarray, size: int) -> None:
-    outside = (ids < 0) | (ids >= size)
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-        raise InputError(f"{where}: {what} {ids[index]}{at} is outside 0..{size - 1}")
