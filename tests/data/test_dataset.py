@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fdl
@@ -40,6 +40,7 @@ def test_a_view_trains_on_its_rows_only():
     assert set(np.asarray(seen)) < {8, 9, 1}
 
 
+@settings(max_examples=20)  # every size compiles
 @given(st.integers(1, 40), st.one_of(st.none(), st.integers(1, 50)))
 def test_evaluation_batches_see_every_example_exactly_once(size, batch_size):
     data, seen = Arrays(x=np.arange(size)), []
@@ -50,6 +51,7 @@ def test_evaluation_batches_see_every_example_exactly_once(size, batch_size):
     assert seen == list(range(size))
 
 
+@settings(max_examples=15)
 @given(st.integers(1, 40), st.data())
 def test_an_epoch_has_no_repeats(size, draw):
     batch_size = draw.draw(st.integers(1, size))

@@ -56,6 +56,10 @@ class Case:
         return self.compiled(train=True, key=key(1)) if True in self.modes else self.evaluated
 
     @cached_property
+    def eagerly(self) -> tuple[Any, Any]:
+        return self.eager(train=False)
+
+    @cached_property
     def modes(self) -> tuple[bool, ...]:
         """The values of `train` that make a difference; `trained` is the result in the last of them."""
         return (False,) if self.program(train=False) == self.program(train=True) else (False, True)
