@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
+from fdl.core import Initializer
 from fdl.records import record_source
 
 Axes = int | tuple[int, ...]
@@ -170,3 +171,42 @@ class Orthogonal(_Record):
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype  # there is no QR in half precision
         return jax_initializers.orthogonal(self.scale, self.axis)(key, tuple(shape), wide).astype(dtype)
+
+
+@dataclass(frozen=True)
+class PerGate(_Record):
+    """`init` drawn for each of the `gates` blocks along the last axis, as for that many kernels.
+
+    Drawn at once, an orthogonal [H, 4 H] kernel would have no orthogonal block, and Xavier would count 4 H outputs.
+
+    >>> import jax, jax.numpy as jnp
+    >>> kernel = PerGate(Orthogonal(), 4)(jax.random.key(0), (8, 32))
+    >>> [bool(jnp.allclose(u.T @ u, jnp.eye(8), atol=1e-5)) for u in jnp.split(kernel, 4, axis=-1)]
+    [True, True, True, True]
+    """
+
+    init: Initializer
+    gates: int
+
+    def __call__(self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        block = (*shape[:-1], shape[-1] // self.gates)
+        return jnp.concatenate([self.init(k, block, dtype) for k in jax.random.split(key, self.gates)], axis=-1)
+
+
+@dataclass(frozen=True)
+class ForgetBias(Constant):
+    """The bias of an LSTM: `value` for the forget gate, the second of the four blocks, and 0 for the others.
+
+    At 0 a new LSTM halves its memory at every step; at 1 it starts out remembering (Jozefowicz et al., An empirical
+    exploration of recurrent network architectures, 2015, section 5).
+
+    >>> ForgetBias()(None, (8,)).tolist()
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+
+    value: float = 1.0
+
+    def __call__(self, key: jax.Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        del key
+        size = shape[-1] // 4
+        return jnp.zeros(shape, dtype).at[..., size : 2 * size].set(jnp.asarray(self.value, dtype))

@@ -50,13 +50,14 @@ class Summary(NamedTuple):
         )
 
 
-def summary(layer: Layer, *example_shapes: Any) -> Summary:
+def summary(layer: Layer, *example_shapes: Any, **keywords: Any) -> Summary:
     """The table of a model's layers, for `print`: path, layer, output shape, parameters, FLOPs of one forward pass.
 
     Args:
       layer: the model.
       example_shapes: the shape of x, batch included, such as (1, 28, 28, 1), taken as float32; or anything with shape
         and dtype, such as jax.ShapeDtypeStruct((1, 64), "int32") for token ids. Several make x a tuple of them.
+      keywords: what else the model takes, in the same forms: edges=jax.ShapeDtypeStruct((2, 10), "int32") for a graph.
 
     Raises:
       InputError: no example shape; whatever a layer says of a shape that does not fit.
@@ -81,12 +82,12 @@ def summary(layer: Layer, *example_shapes: Any) -> Summary:
 
     def report(path: str, part: Layer, inputs: tuple[Any, ...], y: Any) -> None:
         if not part.parts():
-            inputs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), inputs)
             rows.append(Row(path, repr(part), _shapes(y), _count(inputs[0]), _flops(part, *inputs)))
 
     params, state = abstract(layer)
-    jax.eval_shape(lambda p, s, x: attach(layer, report).apply(p, s, x), params, state, x)
-    return Summary(tuple(rows), _count(params), _count(state), _flops(layer, params, state, x))
+    named = {name: _example(shape) for name, shape in keywords.items()}
+    jax.eval_shape(lambda p, s, x, named: attach(layer, report).apply(p, s, x, **named), params, state, x, named)
+    return Summary(tuple(rows), _count(params), _count(state), _flops(layer, params, state, x, named))
 
 
 def _example(shape: Any) -> jax.ShapeDtypeStruct:
@@ -97,8 +98,12 @@ def _example(shape: Any) -> jax.ShapeDtypeStruct:
     raise InputError(f"summary: expected a shape such as (1, 28, 28, 1), got {shape!r}")
 
 
-def _flops(layer: Layer, params: Any, state: Any, x: Any) -> int:
-    cost = jax.jit(lambda p, s, x: layer.apply(p, s, x)).lower(params, state, x).cost_analysis()
+def _flops(layer: Layer, params: Any, state: Any, x: Any, keywords: Any) -> int:
+    arrays = {name: value for name, value in keywords.items() if jax.tree.leaves(value) and not isinstance(value, bool)}
+    static: dict[str, Any] = {name: value for name, value in keywords.items() if name not in arrays}
+    forward = jax.jit(lambda p, s, x, arrays: layer.apply(p, s, x, **arrays, **static))
+    inputs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (params, state, x, arrays))
+    cost = forward.lower(*inputs).cost_analysis()
     return int((cost or {}).get("flops", 0))
 
 

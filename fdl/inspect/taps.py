@@ -18,7 +18,7 @@ Report = Callable[[str, Layer, tuple[Any, ...], Any], None]
 
 
 def attach(layer: Layer, report: Report, path: str = "") -> Layer:
-    """The model with `report(path, layer, (params, state, x), y)` called by each layer in it, outermost last.
+    """The model with `report(path, layer, (params, state, x, keywords), y)` called by each layer in it, outermost last.
 
     It is called while the model runs or is traced, and sees whatever arrays it runs on.
 
@@ -67,5 +67,5 @@ class Tap(Layer):
         self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
     ) -> tuple[Any, Tree]:
         y, new = self.inner.apply(params, state, x, key=key, train=train, **keywords)
-        self.report(self.path, self.original, (params, state, x), y)
+        self.report(self.path, self.original, (params, state, x, keywords), y)
         return y, new

@@ -11,6 +11,7 @@ from fdl.core import Layer, Tree
 from fdl.errors import InputError, did_you_mean
 from fdl.ops import pool, resize
 from fdl.ops.window import Padding, Sizes
+from fdl.shapes import expect
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class MaxPool(Layer):
     padding: Padding = "VALID"
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.max_pool(x, self.window, self.stride, self.padding)
 
 
@@ -49,6 +51,7 @@ class AvgPool(Layer):
     padding: Padding = "VALID"
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.avg_pool(x, self.window, self.stride, self.padding)
 
 
@@ -57,6 +60,7 @@ class GlobalMaxPool(Layer):
     """The maximum over all positions: x [B, *spatial, C] -> [B, C]."""
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.global_max_pool(x)
 
 
@@ -65,6 +69,7 @@ class GlobalAvgPool(Layer):
     """The mean over all positions: x [B, *spatial, C] -> [B, C] (Lin et al., Network in network, 2014)."""
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.global_avg_pool(x)
 
 
@@ -75,6 +80,7 @@ class AdaptiveMaxPool(Layer):
     output_size: Sizes
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.adaptive_max_pool(x, self.output_size)
 
 
@@ -85,6 +91,7 @@ class AdaptiveAvgPool(Layer):
     output_size: Sizes
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return pool.adaptive_avg_pool(x, self.output_size)
 
 
@@ -109,4 +116,5 @@ class Upsample(Layer):
             raise InputError(f"Upsample: unknown method {self.method!r}{did_you_mean(self.method, resize.METHODS)}")
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+        expect(self, x, "[B, H, ..., C]")
         return resize.upsample(x, self.factor, self.method)

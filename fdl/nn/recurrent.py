@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,48 +11,9 @@ import jax.numpy as jnp
 
 from fdl.core import Initializer, Param, Tree
 from fdl.errors import InputError
-from fdl.initializers import Constant, LecunNormal, Orthogonal, Zeros
+from fdl.initializers import ForgetBias, LecunNormal, Orthogonal, PerGate, Zeros
 from fdl.nn.recurrence import Recurrence
 from fdl.ops import recurrent as ops
-
-
-@dataclass(frozen=True)
-class PerGate:
-    """`init` drawn for each of the `gates` blocks along the last axis, as for that many kernels.
-
-    Drawn at once, an orthogonal [H, 4 H] kernel would have no orthogonal block, and Xavier would count 4 H outputs.
-
-    >>> import jax, jax.numpy as jnp
-    >>> kernel = PerGate(Orthogonal(), 4)(jax.random.key(0), (8, 32))
-    >>> [bool(jnp.allclose(u.T @ u, jnp.eye(8), atol=1e-5)) for u in jnp.split(kernel, 4, axis=-1)]
-    [True, True, True, True]
-    """
-
-    init: Initializer
-    gates: int
-
-    def __call__(self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        block = (*shape[:-1], shape[-1] // self.gates)
-        return jnp.concatenate([self.init(k, block, dtype) for k in jax.random.split(key, self.gates)], axis=-1)
-
-
-@dataclass(frozen=True)
-class ForgetBias(Constant):
-    """The bias of an LSTM: `value` for the forget gate, the second of the four blocks, and 0 for the others.
-
-    At 0 a new LSTM halves its memory at every step; at 1 it starts out remembering (Jozefowicz et al., An empirical
-    exploration of recurrent network architectures, 2015, section 5).
-
-    >>> ForgetBias()(None, (8,)).tolist()
-    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    """
-
-    value: float = 1.0
-
-    def __call__(self, key: jax.Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        del key
-        size = shape[-1] // 4
-        return jnp.zeros(shape, dtype).at[..., size : 2 * size].set(jnp.asarray(self.value, dtype))
 
 
 @dataclass(frozen=True)

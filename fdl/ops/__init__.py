@@ -6,7 +6,7 @@ Activations are in `fdl.ops.activations`, most of them JAX's own.
 from fdl.ops.attention import dot_product_attention, padding_mask
 from fdl.ops.conv import conv, conv_transpose
 from fdl.ops.dropout import dropout
-from fdl.ops.graph import add_self_loops, degree, propagate, symmetric_weights
+from fdl.ops.graph import add_self_loops, degree, disjoint_union, graph_ids, propagate, symmetric_weights
 from fdl.ops.norm import group_norm, layer_norm, rms_norm
 from fdl.ops.pool import (
     adaptive_avg_pool,
@@ -16,10 +16,10 @@ from fdl.ops.pool import (
     global_max_pool,
     max_pool,
 )
-from fdl.ops.recurrent import gru_cell, lstm_cell, rnn_cell
+from fdl.ops.recurrent import gru_cell, length_mask, lstm_cell, rnn_cell, scan_time
 from fdl.ops.resize import upsample
 from fdl.ops.rotary import rotary, sinusoidal
-from fdl.ops.segment import segment_max, segment_mean, segment_softmax, segment_sum
+from fdl.ops.segment import gather, segment_max, segment_mean, segment_softmax, segment_sum
 
 __all__ = [
     "adaptive_avg_pool",
@@ -29,13 +29,17 @@ __all__ = [
     "conv",
     "conv_transpose",
     "degree",
+    "disjoint_union",
     "dot_product_attention",
     "dropout",
+    "gather",
     "global_avg_pool",
     "global_max_pool",
+    "graph_ids",
     "group_norm",
     "gru_cell",
     "layer_norm",
+    "length_mask",
     "lstm_cell",
     "max_pool",
     "padding_mask",
@@ -43,6 +47,7 @@ __all__ = [
     "rms_norm",
     "rnn_cell",
     "rotary",
+    "scan_time",
     "segment_max",
     "segment_mean",
     "segment_softmax",

@@ -85,3 +85,14 @@ def test_a_tapped_layer_takes_the_keywords_of_the_layer_inside():
     tapped = attach(model, lambda path, layer, inputs, y: None)
     x, lengths = jnp.ones((2, 5, 3)), jnp.array([5, 2])
     np.testing.assert_array_equal(tapped(params, x, lengths=lengths), model(params, x, lengths=lengths))
+
+
+def test_a_model_of_graphs_takes_its_keywords():
+    """The second layer's work: 5 nodes, 4 -> 2 features, and the propagation along 12 edges and 5 self-loops."""
+    model = nn.Serial(nn.GCN(3, 4), jax.nn.relu, nn.GCN(4, 2))
+    edges = jax.ShapeDtypeStruct((2, 12), "int32")
+    table = fdl.summary(model, (5, 3), edges=edges)
+    assert [(row.path, row.output, row.params) for row in table.rows] == [("0", "[5, 4]", 16), ("2", "[5, 2]", 10)]
+    assert table.rows[1].flops >= 2 * 5 * 4 * 2 + 17 * 2
+    with pytest.raises(fdl.InputError, match="edgs"):
+        fdl.summary(model, (5, 3), edgs=edges)

@@ -11,9 +11,10 @@ import pytest
 
 import fdl
 from fdl import initializers, nn
+from fdl.initializers import ForgetBias, PerGate
 from fdl.inspect.taps import attach
 from fdl.nn.recurrence import Recurrence
-from fdl.nn.recurrent import GRU, LSTM, RNN, ForgetBias, PerGate
+from fdl.nn.recurrent import GRU, LSTM, RNN
 from fdl.nn.recurrent_containers import Bidirectional, StackedRNN
 from tests.compiling import QUICK
 
