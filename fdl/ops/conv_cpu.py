@@ -37,6 +37,8 @@ def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -
     wide = widen(kernel) if jnp.issubdtype(kernel.dtype, jnp.floating) else kernel
     height, *width = window.positions(x.shape[1:-1])
     taps, channels = math.prod(window.size), x.shape[-1]
+    if not len(x):
+        return jnp.zeros((0, height, *width, kernel.shape[-1]), x.dtype)
     row_bytes = math.prod(width) * taps * channels * x.dtype.itemsize
 
     # the patches are many times as large as x: made again for the gradient instead of kept
