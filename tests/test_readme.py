@@ -39,7 +39,7 @@ def test_the_first_two_commands_work_alone_and_are_what_ci_runs():
     """Each is one line that sets up; `.ci/run` does the same in a folder of its own."""
     setup = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/"
     commands = [block.strip().removeprefix(setup) for block in blocks("sh")[:2]]
-    assert commands == ["fdl run experiments/digits.py", "python -m pytest"]
+    assert commands == ["fdl run experiments/digits.py", "python -m pytest -n auto"]
     script = (ROOT / ".ci" / "run").read_text().replace('"$bin/', "").replace('"', "")
     assert all(command in script for command in commands)
 
