@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from fdl.core import Layer, Param, abstract, check, fold, init
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
-    from fdl.rules import decay_mask
+    from fdl.rules import by_path, decay_mask
     from fdl.surgery import edit
+    from fdl.training.driver import Event, Result
     from fdl.training.experiment import Experiment
-    from fdl.training.run import Result, run
+    from fdl.training.run import run
+    from fdl.training.step import make_step
     from fdl.training.task import Outcome, Task, supervised
 
 _MODULES = ("data", "initializers", "inspect", "losses", "metrics", "nn", "ops")
@@ -26,18 +28,20 @@ _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
     "fdl.errors": ("InputError",),
     "fdl.inspect.summary": ("summary",),
-    "fdl.rules": ("decay_mask",),
+    "fdl.rules": ("by_path", "decay_mask"),
     "fdl.surgery": ("edit",),
     "fdl.training.experiment": ("Experiment",),
-    "fdl.training.run": ("Result", "run"),
+    "fdl.training.driver": ("Event", "Result"),
+    "fdl.training.run": ("run",),
+    "fdl.training.step": ("make_step",),
     "fdl.training.task": ("Outcome", "Task", "supervised"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
-    "abstract", "check", "data", "decay_mask", "edit", "fold", "init", "initializers", "inspect", "losses", "metrics",
-    "nn", "ops", "run", "summary", "supervised",
+    "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
+    "abstract", "by_path", "check", "data", "decay_mask", "edit", "fold", "init", "initializers", "inspect", "losses",
+    "make_step", "metrics", "nn", "ops", "run", "summary", "supervised",
 ]  # fmt: skip
 
 

@@ -189,7 +189,7 @@ def test_bad_usage(place: Path, capsys: pytest.CaptureFixture[str], arguments: l
     ("bad", "expected", "started"),
     [
         ("range", "label 2 at index 1 is outside 0..1", True),
-        ("nan", "holds nan in 'x' at (5, 2)", True),
+        ("nan", "nan at row 5, column 2", True),
         ("float", "expected integers, got float32", True),
         ("shape", "expected x of shape [..., in_features=3], got float32[8, 2]", True),
         ("empty", "no examples", False),

@@ -24,6 +24,8 @@ class Dataset:
 
     arrays: Any
     """Pytree of host arrays, passed to the compiled program as an argument."""
+    streamed = False
+    """Whether a chunk of steps gets batches of its own as `arrays`, instead of all data once."""
 
     def steps_per_epoch(self, batch_size: int | None) -> int:
         """Full batches in one pass over the data."""
@@ -47,6 +49,10 @@ class Dataset:
 
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         """A host batch of real rows, those with the smallest and largest integers first, and their row numbers."""
+        raise NotImplementedError
+
+    def join(self, batches: Any) -> Any:
+        """What all evaluation batches gave, [batches, B, ...], as one array with a row for each example."""
         raise NotImplementedError
 
     def head(self, count: int) -> Dataset:
@@ -143,6 +149,9 @@ class Arrays(Dataset):
         index = number * size + jnp.arange(size)
         return self._gather(arrays, jnp.minimum(index, self._size - 1)), index < self._size
 
+    def join(self, batches: Any) -> Any:
+        return batches.reshape(-1, *batches.shape[2:])[: self._size]
+
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         extremes: list[int] = []
         rows = self.arrays["rows"]
@@ -197,6 +206,9 @@ class Full(Dataset):
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         return self.arrays, []
 
+    def join(self, batches: Any) -> Any:
+        return batches[0]
+
     def head(self, count: int) -> Full:
         return self
 
@@ -209,11 +221,11 @@ def _paths(tree: Any) -> list[tuple[str, Any]]:
 def _host(value: Any, name: str) -> Any:
     """A pytree of numpy arrays of numbers (a list of numbers is one array)."""
     if isinstance(value, list):
-        value = _array(value, name)
-    return jax.tree.map(lambda leaf: _array(leaf, name), value)
+        value = host_array(value, name)
+    return jax.tree.map(lambda leaf: host_array(leaf, name), value)
 
 
-def _array(leaf: Any, name: str) -> np.ndarray:
+def host_array(leaf: Any, name: str) -> np.ndarray:
     if isinstance(leaf, Tracer):
         raise InputError(
             f"dataset array {name!r} is traced: data must not depend on a swept value; "

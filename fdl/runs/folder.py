@@ -78,6 +78,12 @@ class RunFolder:
                 self._metrics.seek(self._whole)
                 raise
 
+    def note(self, **facts: Any) -> None:
+        """Adds facts to the manifest."""
+        self._origin |= plain(facts)
+        with self._explained():
+            self._set_status("running")
+
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Records the end of a run that went well."""
         with self._explained():

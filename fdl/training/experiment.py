@@ -11,6 +11,9 @@ import jax
 
 from fdl.data.dataset import Dataset, Full
 from fdl.errors import InputError
+from fdl.rules import Rules
+from fdl.training.selection import MODES
+from fdl.training.step import Monitor, Update
 from fdl.training.task import Task
 
 
@@ -20,13 +23,30 @@ class Experiment:
 
     Args:
       task: what to minimise.
-      optimizer: any Optax transformation; it is called with its extra arguments value, grad and value_fn.
+      optimizer: any Optax transformation; it is called with its extra arguments value, grad and value_fn. The learning
+        rate is in the history where it is made with `optax.inject_hyperparams(optax.adam)(learning_rate=...)`.
       train: the training set; None = every batch is `{}` (a task that makes its own data).
       evaluate: name -> dataset; its metrics appear as "name/accuracy" and so on.
       batch_size: examples a step; None = all of them (batch gradient descent), 1 = stochastic gradient descent.
       num_steps, num_epochs: give exactly one. An epoch is `n // batch_size` steps.
       eval_every: steps between evaluations; None = only after the last step. There is always one after the last step.
       augment: (batch, key) -> batch, in training only.
+      trainable: `[(regex over "a/b/kernel", bool), ...]`, the first that is found in a path decides, and a path without
+        a rule trains. Frozen parameters stay as they are to the bit, without gradient or optimiser state.
+      select: "val/loss", say: the result is that of the evaluation where this metric was best, instead of the last.
+      mode: whether "min" or "max" of it is best.
+      patience: evaluations without a better value after which training stops.
+      min_delta: by how much a value must be better to count.
+      eval_params: (params, opt_state) -> the parameters that evaluation, selection and the result use: averages of
+        them, such as `fdl.ema_params`, or Optax's `schedule_free_eval_params`.
+      monitor: (params, grads, updates, opt_state) -> scalars for the history, such as `fdl.norms`.
+      reports: name -> function of the host arrays of all outputs of an evaluation set, for what is no mean over
+        examples. `fdl.supervised` outputs {"predictions", "targets"}.
+      accumulate: micro-batches that a batch is split into, one after the other. Losses, weights and gradients add up to
+        those of the whole batch; batch statistics are those of the micro-batches.
+      precision: "bfloat16" or "float16": the objective gets parameters (and `fdl.supervised` inputs) in it, while
+        parameters, updates, statistics and losses stay float32. float16 has a dynamic scale of the loss.
+      remat: compute cheap operations again on the way back instead of keeping their results: less memory, more time.
 
     Raises:
       InputError: what cannot be meant, before anything is compiled.
@@ -41,35 +61,72 @@ class Experiment:
     num_epochs: int | None = None
     eval_every: int | None = None
     augment: Callable[[Any, jax.Array], Any] | None = None
+    trainable: Rules[bool] = ()
+    select: str | None = None
+    mode: str = "min"
+    patience: int | None = None
+    min_delta: float = 0.0
+    eval_params: Callable[[Any, Any], Any] | None = None
+    monitor: Monitor | None = None
+    reports: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    accumulate: int = 1
+    precision: str | None = None
+    remat: bool = False
 
     def __post_init__(self) -> None:
         _expect(isinstance(self.task, Task), "task", "an fdl.Task, such as fdl.supervised(model, loss)", self.task)
         optimizer_fits = callable(getattr(self.optimizer, "init", None)) and hasattr(self.optimizer, "update")
         _expect(optimizer_fits, "optimizer", "an Optax transformation, such as optax.adam(1e-3)", self.optimizer)
-        sets = {} if self.train is None else {"train": self.train}
-        for name, dataset in (sets | dict(self.evaluate)).items():
-            _expect(
-                isinstance(dataset, Dataset), f"{name!r}", "a dataset, such as fdl.data.Arrays(x=..., y=...)", dataset
-            )
-        for name in self.evaluate:
-            _expect(name != "train" and "/" not in name, "evaluate", 'names without "/" other than "train"', name)
-        _expect(not self.evaluate or self.task.objective is not None, "task", "an objective, to evaluate with", None)
-        for name in ("batch_size", "num_steps", "num_epochs", "eval_every"):
+        self._check_sets()
+        for name in ("batch_size", "num_steps", "num_epochs", "eval_every", "patience", "accumulate"):
             value = getattr(self, name)
             fits = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
             _expect(fits, name, "a whole number >= 1", value)
         if (self.num_steps is None) == (self.num_epochs is None):
             got = f"num_steps={self.num_steps}, num_epochs={self.num_epochs}"
             raise InputError(f"Experiment: give exactly one of num_steps and num_epochs, got {got}")
+        self._check_selection()
+        self.update()
         self.steps_per_epoch()
+
+    def _check_sets(self) -> None:
+        sets = {} if self.train is None else {"train": self.train}
+        for name, dataset in (sets | dict(self.evaluate)).items():
+            _expect(
+                isinstance(dataset, Dataset), f"{name!r}", "a dataset, such as fdl.data.Arrays(x=..., y=...)", dataset
+            )
+        for name, dataset in self.evaluate.items():
+            _expect(name != "train" and "/" not in name, "evaluate", 'names without "/" other than "train"', name)
+            _expect(not dataset.streamed, f"evaluate {name!r}", "a set that ends, such as fdl.data.Arrays", dataset)
+        _expect(not self.evaluate or self.task.objective is not None, "task", "an objective, to evaluate with", None)
+        if self.dataset.streamed:
+            _expect(self.num_steps is not None, "num_steps", "a number of steps, as a Stream has no epochs", None)
+        for name, report in self.reports.items():
+            _expect(callable(report), f"reports {name!r}", "a function of the outputs", report)
+
+    def _check_selection(self) -> None:
+        _expect(self.mode in MODES, "mode", f"one of {MODES}", self.mode)
+        _expect(self.min_delta >= 0, "min_delta", "a number >= 0", self.min_delta)
+        _expect(self.patience is None or self.select is not None, "patience", 'select="val/loss" or so with it', None)
+        if self.select is not None:
+            known = isinstance(self.select, str) and self.select.split("/")[0] in self.evaluate
+            sets = ", ".join(self.evaluate) or "none"
+            _expect(
+                known, "select", f'a metric of an evaluation set (there are: {sets}), such as "val/loss"', self.select
+            )
 
     @property
     def dataset(self) -> Dataset:
         """The training set, `Full()` (the batch `{}`) where there is none."""
         return Full() if self.train is None else self.train
 
+    def update(self) -> Update:
+        """The step of this experiment."""
+        return Update(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Update)})
+
     def steps_per_epoch(self) -> int:
-        return self.dataset.steps_per_epoch(self.batch_size)
+        """Steps in one pass over the training set; all of them where there are no passes."""
+        return self.dataset.steps_per_epoch(self.batch_size) or self.num_steps or 1
 
     def total_steps(self) -> int:
         return self.num_steps if self.num_steps is not None else (self.num_epochs or 0) * self.steps_per_epoch()

@@ -1,6 +1,6 @@
-"""The two compiled programs of a run: a chunk of training steps, and an evaluation.
+"""The compiled programs of a run: a chunk of training steps, an evaluation, and what keeps the best.
 
-Both are pure functions of arrays, so `jax.jit` compiles a run, `jax.vmap` a sweep, and shardings scale them.
+All are pure functions of arrays, so `jax.jit` compiles a run, `jax.vmap` a sweep, and shardings scale them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from jax import lax
 from fdl.core import fold
 from fdl.data.dataset import Dataset
 from fdl.training.experiment import Experiment
-from fdl.training.step import Means, TrainState, init_state, make_step, reduce
+from fdl.training.precision import compute_copy
+from fdl.training.step import Metrics, TrainState
+from fdl.training.sums import Means, reduce
 
 
 class Carry(NamedTuple):
@@ -28,7 +30,7 @@ class Carry(NamedTuple):
 def init_carry(experiment: Experiment, key: jax.Array) -> Carry:
     """The carry before step 0. Each epoch's first step replaces the order, so that zeros do here."""
     order = jax.eval_shape(lambda: epoch_order(experiment, key, 0))
-    return Carry(init_state(experiment.task, experiment.optimizer, key), jnp.zeros(order.shape, order.dtype))
+    return Carry(experiment.update().init(key), jnp.zeros(order.shape, order.dtype))
 
 
 def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array:
@@ -37,63 +39,85 @@ def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array
 
 
 def make_chunk(experiment: Experiment, capacity: int) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
-    """`chunk(carry, arrays, key, start, count) -> (carry, history)`, and the names of the history's columns.
+    """`chunk(carry, arrays, key, start, count, stopped) -> (carry, history)`, and the names of the history's columns.
 
     One executable serves every `count <= capacity`, because the number of steps is an argument of the loop; a history
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
-    matters: many small leaves in a loop's carry cost more than a small model's step.
+    matters: many small leaves in a loop's carry cost more than a small model's step. A stopped run takes no step.
     """
-    per_epoch = experiment.steps_per_epoch()
-    step = make_step(experiment.task, experiment.optimizer, experiment.augment)
+    dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
+    update = experiment.update()
 
-    def advance(carry: Carry, arrays: Any, key: jax.Array, i: Any) -> tuple[Carry, Means]:
-        position = i % per_epoch
-        # The sort behind a permutation may cost more than a step: cond keeps it to the first step of an epoch.
-        order = lax.cond(
-            position == 0, lambda order: epoch_order(experiment, key, i // per_epoch), lambda order: order, carry.order
-        )
-        batch = experiment.dataset.batch(arrays, order, position, experiment.batch_size)
-        train, means = step(carry.train, batch, fold(key, "step", i))
-        return Carry(train, order), means
+    def advance(carry: Carry, arrays: Any, key: jax.Array, start: Any, j: Any) -> tuple[Carry, Metrics]:
+        i = start + j
+        if dataset.streamed:
+            order, position = carry.order, j
+        else:
+            position = i % per_epoch
+            # The sort behind a permutation may cost more than a step: cond keeps it to the first step of an epoch.
+            order = lax.cond(
+                position == 0,
+                lambda order: epoch_order(experiment, key, i // per_epoch),
+                lambda order: order,
+                carry.order,
+            )
+        batch = dataset.batch(arrays, order, position, experiment.batch_size)
+        train, metrics = update(carry.train, batch, fold(key, "step", i))
+        return Carry(train, order), metrics
 
-    def chunk(carry: Carry, arrays: Any, key: jax.Array, start: Any, count: Any) -> tuple[Carry, jax.Array]:
+    def chunk(
+        carry: Carry, arrays: Any, key: jax.Array, start: Any, count: Any, stopped: Any = False
+    ) -> tuple[Carry, jax.Array]:
         def body(j: Any, loop: tuple[Carry, jax.Array]) -> tuple[Carry, jax.Array]:
             carry, history = loop
-            carry, means = advance(carry, arrays, key, start + j)
-            row = jnp.stack([means[name].value().astype(jnp.float32) for name in names])
+            carry, metrics = advance(carry, arrays, key, start, j)
+            row = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
             return carry, lax.dynamic_update_index_in_dim(history, row, j, 0)
 
-        return lax.fori_loop(0, count, body, (carry, jnp.zeros((capacity, len(names)), jnp.float32)))
+        empty = jnp.zeros((capacity, len(names)), jnp.float32)
+        return lax.fori_loop(0, jnp.where(stopped, 0, count), body, (carry, empty))
 
-    def shapes(arrays: Any, key: jax.Array) -> Means:
-        return advance(init_carry(experiment, key), arrays, key, 0)[1]
+    def shapes(arrays: Any, key: jax.Array) -> Metrics:
+        return advance(init_carry(experiment, key), arrays, key, 0, 0)[1]
 
-    names = sorted(jax.eval_shape(shapes, experiment.dataset.arrays, jax.random.key(0)))
+    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0)))
     return chunk, names
 
 
-def make_evaluation(experiment: Experiment, name: str, dataset: Dataset) -> tuple[Callable[..., jax.Array], list[str]]:
-    """`evaluate(params, state, arrays, key) -> sums [batches, names, 2]` (total, count), and the names.
+def make_evaluation(experiment: Experiment, name: str, dataset: Dataset) -> tuple[Callable[..., Any], list[str]]:
+    """`evaluate(train_state, arrays, key) -> (sums [batches, names, 2], outputs)`, and the names.
 
-    The last, partial batch is padded to the size of the others and masked. The caller adds the sums of the batches in
-    float64, so that a figure does not depend on the batch size beyond the rounding within a batch.
+    Sums are (total, count). The last, partial batch is padded to the size of the others and masked. The caller adds
+    the batches in float64, so that a figure does not depend on the batch size beyond the rounding within a batch.
+    Outputs, [batches, B, ...] with the rows of the padding, are None unless the experiment has reports.
     """
-    objective = experiment.task.objective
+    objective: Any = experiment.task.objective
 
-    def one(params: Any, state: Any, arrays: Any, key: jax.Array, number: Any) -> Means:
+    def one(params: Any, state: Any, arrays: Any, key: jax.Array, number: Any) -> tuple[Means, Any]:
         batch, mask = dataset.eval_batch(arrays, number, experiment.batch_size)
         key = fold(key, f"eval/{name}", number)
-        return reduce(objective(params, state, batch, key=key, train=False), mask)  # pyright: ignore[reportOptionalCall]
+        outcome = objective(params, state, batch, key=key, train=False)
+        return reduce(outcome, mask), outcome.outputs if experiment.reports else None
 
-    def evaluate(params: Any, state: Any, arrays: Any, key: jax.Array) -> jax.Array:
-        def sums(number: Any) -> jax.Array:
-            means = one(params, state, arrays, key, number)
-            return jnp.stack([means[name].packed() for name in names])
+    def evaluate(now: TrainState, arrays: Any, key: jax.Array) -> Any:
+        params = compute_copy(evaluated_params(experiment, now), experiment.precision)
+
+        def sums(number: Any) -> Any:
+            means, outputs = one(params, now.state, arrays, key, number)
+            return jnp.stack([means[name].packed() for name in names]), outputs
 
         return lax.map(sums, jnp.arange(dataset.num_eval_batches(experiment.batch_size)))
 
     def shapes(arrays: Any, key: jax.Array) -> Means:
-        return one(*experiment.task.init(key), arrays, key, 0)
+        params, state = experiment.task.init(key)
+        return one(compute_copy(params, experiment.precision), state, arrays, key, 0)[0]
 
     names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0)))
     return evaluate, names
+
+
+def evaluated_params(experiment: Experiment, now: TrainState) -> Any:
+    """The parameters that evaluation uses, and that a result holds: averaged ones, where the experiment says so."""
+    if experiment.eval_params is None:
+        return now.params
+    return experiment.eval_params(now.params, now.opt_state)

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.core import fold, leaves
+from fdl.core import fold
+from fdl.data.auditing import require_finite
 from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
-from fdl.training.step import reduce
+from fdl.training.sums import reduce
 
 
 def rehearse(experiment: Experiment) -> None:
@@ -60,26 +61,3 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
             )
         error.add_note(where)
         raise
-
-
-def require_finite(name: str, dataset: Dataset) -> None:
-    """Raises where an array of the dataset holds NaN or infinity.
-
-    Raises:
-      InputError: set, entry, and the position of the first.
-    """
-    for path, leaf in leaves(dataset.arrays):
-        for array in jax.tree.leaves(leaf):
-            if not np.issubdtype(array.dtype, np.inexact):
-                continue
-            with np.errstate(all="ignore"):
-                if np.isfinite(array.sum()):  # one pass without a temporary
-                    continue
-            finite = np.isfinite(array)
-            if not finite.all():
-                position = tuple(int(i) for i in np.argwhere(~finite)[0])
-                raise InputError(
-                    f"the set {name!r} holds {array[position]} in {path.removeprefix('tree/')!r} at {position} "
-                    f"({int((~finite).sum())} such values); replace them, and give those examples weight 0 if they "
-                    "are to be ignored"
-                )

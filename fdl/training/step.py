@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from fdl.core import fold
-from fdl.errors import InputError
-from fdl.metrics import Mean
+from fdl.errors import InputError, did_you_mean
+from fdl.rules import Rules, split
+from fdl.training.carry import keep_types, strengthen
+from fdl.training.gradients import Gradients
+from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, init_scale
+from fdl.training.scheduled import scheduled
+from fdl.training.sums import as_mean
 from fdl.training.task import Outcome, Task
 
-Means = dict[str, Mean]
+Metrics = dict[str, jax.Array]
+Monitor = Callable[[Any, Any, Any, Any], Mapping[str, Any]]
 
 
 class TrainState(NamedTuple):
@@ -24,136 +30,155 @@ class TrainState(NamedTuple):
     params: Any
     state: Any
     opt_state: Any
+    loss_scale: LossScale | None = None
 
 
-def init_state(task: Task, optimizer: Any, key: jax.Array) -> TrainState:
-    """The state before step 0."""
-    params, state = task.init(fold(key, "init"))
-    return strengthen(TrainState(params, state, optimizer.init(params)))
+@dataclass(frozen=True)
+class Update:
+    """`update(now, batch, key) -> (now, metrics)`: one step of a task; `key` is that of the step.
+
+    The fields are those of `fdl.Experiment`, where they are explained.
+    """
+
+    task: Task
+    optimizer: Any
+    augment: Callable[[Any, jax.Array], Any] | None = None
+    accumulate: int = 1
+    precision: str | None = None
+    remat: bool = False
+    trainable: Rules[bool] = ()
+    monitor: Monitor | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise InputError(f"precision: expected None or one of {PRECISIONS}, got {self.precision!r}")
+        if self.task.step is not None:
+            for name, plain in (("accumulate", 1), ("precision", None), ("remat", False), ("monitor", None)):
+                if getattr(self, name) != plain:
+                    raise InputError(f"{name}: a task with a step of its own does that itself")
+            if self.trainable:
+                raise InputError("trainable: a task with a step of its own freezes parameters itself")
+
+    def init(self, key: jax.Array) -> TrainState:
+        """The state before step 0."""
+        return self.start(*self.task.init(fold(key, "init")))
+
+    def start(self, params: Any, state: Any) -> TrainState:
+        """The state before the first step from these arrays: frozen parameters have no optimiser state."""
+        trained = split(self.trainable, params)[0] if self.trainable else params
+        return strengthen(TrainState(params, state, self.optimizer.init(trained), init_scale(self.precision)))
+
+    def __call__(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        if self.augment is not None:
+            batch = self.augment(batch, fold(key, "augment"))
+        if self.task.step is None:
+            return self._descend(now, batch, key)
+        optimizer = optax.with_extra_args_support(self.optimizer)
+        *new, metrics = self.task.step(*now[:3], batch, key=key, optimizer=optimizer)
+        values = {name: as_mean(name, metric).value() for name, metric in metrics.items()}
+        return keep_types(TrainState(*new), now), _named(values, scheduled(new[2]))
+
+    def _descend(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        trained, frozen, join = split(self.trainable, now.params) if self.trainable else (now.params, None, _first)
+        objective: Callable[..., Outcome] = self.task.objective  # pyright: ignore[reportAssignmentType]
+        gradients = Gradients(objective, self.accumulate, self.precision, self.remat)
+        scale = now.loss_scale.scale if now.loss_scale is not None else None
+        work = gradients.of(lambda trained: join(trained, frozen), now.state, batch, key, scale)
+        means, grads, state = work.sums(trained)
+        # Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
+        count = nonzero(means["loss"].count) * (1.0 if scale is None else scale)
+        grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+        updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
+            grads, now.opt_state, trained, value=means["loss"].value(), grad=grads, value_fn=work.value
+        )
+        new = TrainState(join(optax.apply_updates(trained, updates), frozen), state, opt_state, now.loss_scale)
+        metrics = _named({name: mean.value() for name, mean in means.items()}, scheduled(opt_state))
+        if self.monitor is not None:
+            metrics = _named(metrics, self.monitor(trained, grads, updates, opt_state))
+        new = keep_types(new, now)
+        if now.loss_scale is None:
+            return new, metrics
+        finite = all_finite(grads)  # an overflow skips the step and halves the scale
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, now)
+        scaled = kept._replace(loss_scale=adjust(now.loss_scale, finite))
+        return scaled, _named(metrics, {"loss_scale": now.loss_scale.scale, "skipped": ~finite})
 
 
-def make_step(
-    task: Task, optimizer: Any, augment: Callable[[Any, jax.Array], Any] | None = None
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Means]]:
-    """`step(train_state, batch, key) -> (train_state, metrics)`, pure; `key` is that of the step."""
-    optimizer = optax.with_extra_args_support(optimizer)
+class StepState(NamedTuple):
+    """Everything that a step of `make_step` needs, and changes."""
 
-    def step(now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Means]:
-        if augment is not None:
-            batch = augment(batch, fold(key, "augment"))
-        if task.step is not None:
-            *new, metrics = task.step(*now, batch, key=key, optimizer=optimizer)
-            return _keep_types(TrainState(*new), now), {name: as_mean(name, m) for name, m in metrics.items()}
-        return _descend(task, optimizer, now, batch, key)
-
-    return step
+    params: Any
+    state: Any
+    opt_state: Any
+    loss_scale: LossScale | None
+    key: jax.Array
+    step: jax.Array
 
 
-def _descend(task: Task, optimizer: Any, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Means]:
-    params, state, opt_state = now
+@dataclass(frozen=True)
+class Step:
+    """`step(state, batch) -> (state, metrics)`, see `make_step`."""
 
-    def total(params: Any) -> tuple[jax.Array, tuple[Means, Any]]:
-        outcome = task.objective(params, state, batch, key=key, train=True)  # pyright: ignore[reportOptionalCall]
-        means = reduce(outcome)
-        return means["loss"].total, (means, state if outcome.state is None else outcome.state)
+    update: Update
 
-    (_, (means, state)), grads = jax.value_and_grad(total, has_aux=True)(params)
-    # Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
-    grads = jax.tree.map(lambda g: g / _nonzero(means["loss"].count).astype(g.dtype), grads)
-    updates, opt_state = optimizer.update(
-        grads,
-        opt_state,
-        params,
-        value=means["loss"].value(),
-        grad=grads,
-        value_fn=lambda p: total(p)[1][0]["loss"].value(),
-    )
-    return _keep_types(TrainState(optax.apply_updates(params, updates), state, opt_state), now), means
+    def init(self, params: Any, state: Any = None, *, key: jax.Array) -> StepState:
+        """The state before the first step; `key` is the run's: that of a step is folded from it and the step."""
+        now = self.update.start(params, {} if state is None else state)
+        return StepState(*now, key, jnp.int32(0))
+
+    def __call__(self, state: StepState, batch: Any) -> tuple[StepState, Metrics]:
+        now, metrics = self.update(TrainState(*state[:4]), batch, fold(state.key, "step", state.step))
+        return StepState(*now, state.key, state.step + 1), metrics
 
 
-def reduce(outcome: Outcome, mask: jax.Array | None = None) -> Means:
-    """The sums of an outcome's loss and metrics over its real rows.
+def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any) -> Step:
+    """One optimiser step, pure and usable alone: `step(state, batch) -> (state, metrics)`.
 
     Args:
-      outcome: what an objective returned.
-      mask: [B] booleans, False = padding; None = every row is real.
+      objective: (params, state, batch, *, key, train) -> `fdl.Outcome`, with losses per example.
+      optimizer: any Optax transformation.
+      options: accumulate, precision, remat, trainable, monitor and augment, as in `fdl.Experiment`.
+
+    Returns:
+      The step; `step.init(params, state, key=key)` makes its first state. `fdl.run` takes the very same steps.
 
     Raises:
-      InputError: a loss that is no longer per example, shapes that do not match exactly.
+      InputError: an unknown option.
+
+    >>> import fdl, jax.numpy as jnp
+    >>> def objective(params, state, batch, *, key, train):
+    ...     return fdl.Outcome(fdl.losses.squared_error(params * batch["x"], batch["y"]))
+    >>> step = make_step(objective, optax.sgd(0.25))
+    >>> now = step.init(jnp.float32(0.0), key=jax.random.key(0))
+    >>> now, metrics = jax.jit(step)(now, {"x": jnp.array([1.0, 1.0]), "y": jnp.array([2.0, 4.0])})
+    >>> float(metrics["loss"]), float(now.params)
+    (10.0, 1.5)
     """
-    if not isinstance(outcome, Outcome):
-        raise InputError(f"an objective returns an fdl.Outcome, got {type(outcome).__name__}")
-    loss = jnp.asarray(outcome.loss)
-    if loss.ndim == 0 or (mask is not None and loss.shape[0] != mask.shape[0]):
-        rows = "B" if mask is None else mask.shape[0]
-        raise InputError(
-            f"loss: expected one value per example, [{rows}, ...], got {list(loss.shape)}; "
-            "return the losses themselves, without mean or sum: the engine averages them, and knows the padding"
-        )
-    if outcome.weight is not None and jnp.shape(outcome.weight) != loss.shape:
-        got = list(jnp.shape(outcome.weight))
-        raise InputError(f"weight: expected the shape of the loss, {list(loss.shape)}, got {got}")
-    weight = jnp.ones(loss.shape, jnp.float32) if outcome.weight is None else lax.stop_gradient(outcome.weight)
-    weight = _masked(weight, mask)
-    means = {"loss": Mean.of(loss, weight)}
-    for name, value in (outcome.metrics or {}).items():
-        if name == "loss":
-            raise InputError('metrics: "loss" is the loss itself; choose another name')
-        means[name] = as_mean(name, value, mask, weight)
-    return means
+    names = [name for name in Update.__dataclass_fields__ if name not in ("task", "optimizer")]
+    for name in options:
+        if name not in names:
+            raise InputError(f"make_step: there is no option {name!r}{did_you_mean(name, names)}")
+    task = Task(lambda key: ({}, {}), objective)
+    return Step(Update(task, optimizer, **options))
 
 
-def as_mean(name: str, value: Any, mask: jax.Array | None = None, weight: jax.Array | None = None) -> Mean:
-    """A metric as a `Mean`: per example (with the loss's weight where it has its shape), weighted, or a scalar."""
-    if isinstance(value, Mean):
-        return value
-    if isinstance(value, tuple):
-        value, mine = value
-        if jnp.shape(mine) != jnp.shape(value):
-            raise InputError(
-                f"metric {name!r}: value {list(jnp.shape(value))} and weight {list(jnp.shape(mine))} differ"
-            )
-        return Mean.of(jnp.asarray(value), _masked(jnp.asarray(mine), mask))
-    value = jnp.asarray(value)
-    if value.ndim == 0:
-        rows = jnp.float32(1) if mask is None else mask.sum(dtype=jnp.float32)
-        return Mean(value * rows, rows)
-    if weight is not None and value.shape == weight.shape:
-        return Mean.of(value, weight)
-    if mask is not None and value.shape[0] != mask.shape[0]:
-        raise InputError(f"metric {name!r}: expected [{mask.shape[0]}, ...] or a scalar, got {list(value.shape)}")
-    return Mean.of(value, _masked(jnp.ones(value.shape, jnp.float32), mask))
+def _first(trained: Any, frozen: Any) -> Any:
+    return trained
 
 
-def _masked(weight: jax.Array, mask: jax.Array | None) -> jax.Array:
-    if mask is None:
-        return weight
-    return jnp.where(mask.reshape(mask.shape + (1,) * (weight.ndim - 1)), weight, jnp.zeros_like(weight))
+def _named(metrics: Mapping[str, Any], more: Mapping[str, Any]) -> Metrics:
+    """Both together, scalars all.
+
+    Raises:
+      InputError: a name that both have, a value that is no scalar.
+    """
+    for name, value in more.items():
+        if name in metrics:
+            raise InputError(f"metric {name!r}: the objective, the monitor or the optimizer has this name already")
+        if jnp.ndim(value):
+            raise InputError(f"metric {name!r}: expected a scalar, got {list(jnp.shape(value))}; its norm, perhaps?")
+    return {**metrics, **{name: jnp.asarray(value) for name, value in more.items()}}
 
 
-def _nonzero(count: jax.Array) -> jax.Array:
+def nonzero(count: jax.Array) -> jax.Array:
     return jnp.where(count == 0, jnp.ones_like(count), count)
-
-
-def strengthen(tree: Any) -> Any:
-    """The tree without weak types, which a loop carry would otherwise change after the first step."""
-    return jax.tree.map(lambda x: _cast(jnp.asarray(x), jnp.asarray(x).dtype), tree)
-
-
-def _keep_types(new: TrainState, old: TrainState) -> TrainState:
-    """`new` in the dtypes of `old`: a traced float32 learning rate must not widen a bfloat16 network.
-
-    Raises:
-      InputError: another tree structure or shape, which no loop could carry.
-    """
-    shape_of: Mapping[str, Any] = {"params": (new.params, old.params), "state": (new.state, old.state)}
-    for name, (mine, before) in shape_of.items():
-        described = [jax.tree.map(lambda x: list(jnp.shape(x)), tree) for tree in (before, mine)]
-        if described[0] != described[1]:
-            raise InputError(f"a step changed the structure of {name}: before {described[0]}, after {described[1]}")
-    return jax.tree.map(lambda n, o: _cast(jnp.asarray(n), o.dtype), new, old)
-
-
-def _cast(x: jax.Array, dtype: Any) -> jax.Array:
-    """x in a dtype and without a weak type; a typed random key passes through."""
-    return x if jnp.issubdtype(x.dtype, jax.dtypes.extended) else lax.convert_element_type(x, dtype)

@@ -11,6 +11,7 @@ import jax
 
 from fdl.core import Layer, init
 from fdl.errors import InputError, did_you_mean
+from fdl.training.precision import compute_inputs
 
 
 class Outcome(NamedTuple):
@@ -72,12 +73,13 @@ class Supervised:
         name, named = (self.inputs, {}) if isinstance(self.inputs, str) else self.inputs
         keywords = {keyword: _entry(batch, entry) for keyword, entry in named.items()}
         targets = _entry(batch, self.targets)
-        y, state = self.model.apply(params, state, _entry(batch, name), key=key, train=train, **keywords)
+        x, keywords = compute_inputs((_entry(batch, name), keywords), params)
+        y, state = self.model.apply(params, state, x, key=key, train=train, **keywords)
         loss = self.loss(y, targets)
         self._refuse_broadcast(loss, y)
         metrics = {name: metric(y, targets) for name, metric in self.metrics.items()}
         weight = None if self.weight is None else _entry(batch, self.weight)
-        return Outcome(loss, weight, metrics, state, y)
+        return Outcome(loss, weight, metrics, state, {"predictions": y, "targets": targets})
 
     def _refuse_broadcast(self, loss: Any, y: Any) -> None:
         """(B,) against (B, 1) would give a loss of (B, B): its axes must be axes of the predictions."""

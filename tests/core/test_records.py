@@ -14,7 +14,7 @@ import fdl
 from fdl import initializers, nn
 from fdl.core import Layer
 from fdl.records import source
-from fdl.training.step import reduce
+from fdl.training.sums import reduce
 
 NAMESPACE = {**vars(nn), **vars(initializers), "jax": jax, "fdl": fdl}
 

@@ -16,7 +16,7 @@ import pytest
 
 import fdl
 from fdl import losses
-from fdl.training.step import reduce
+from fdl.training.sums import reduce
 
 #: Relative, in float32; PyTorch computes in float64, so that all of the difference is ours.
 TOLERANCE = 1e-5

@@ -11,7 +11,8 @@ import pytest
 
 import fdl
 from fdl.metrics import Mean
-from fdl.training.step import init_state, make_step, reduce
+from fdl.training.step import Update
+from fdl.training.sums import reduce
 
 NAN = float("nan")
 
@@ -49,9 +50,9 @@ def test_total_weight_zero_gives_loss_zero_and_gradient_zero():
         return fdl.Outcome(params * jnp.ones(3), jnp.zeros(3))
 
     task, optimizer = fdl.Task(lambda key: (jnp.float32(5.0), {}), objective), optax.sgd(1.0)
-    step = jax.jit(make_step(task, optimizer))
-    after, means = step(init_state(task, optimizer, jax.random.key(0)), {}, jax.random.key(1))
-    assert float(means["loss"].value()) == 0.0
+    step = jax.jit(Update(task, optimizer))
+    after, metrics = step(Update(task, optimizer).init(jax.random.key(0)), {}, jax.random.key(1))
+    assert float(metrics["loss"]) == 0.0
     assert float(after.params) == 5.0
 
 
@@ -62,7 +63,7 @@ def test_no_gradient_flows_into_weights_or_metrics():
         )
 
     task, optimizer = fdl.Task(lambda key: (jnp.float32(1.0), {}), objective), optax.sgd(1.0)
-    after, _ = make_step(task, optimizer)(init_state(task, optimizer, jax.random.key(0)), {}, jax.random.key(1))
+    after, _ = Update(task, optimizer)(Update(task, optimizer).init(jax.random.key(0)), {}, jax.random.key(1))
     assert float(after.params) == 1.0
 
 
@@ -76,7 +77,7 @@ def test_a_float32_rate_does_not_widen_a_bfloat16_network():
     @jax.jit
     def train(rate):
         optimizer = optax.sgd(rate)
-        return make_step(task, optimizer)(init_state(task, optimizer, jax.random.key(0)), batch, jax.random.key(1))[0]
+        return Update(task, optimizer)(Update(task, optimizer).init(jax.random.key(0)), batch, jax.random.key(1))[0]
 
     assert {leaf.dtype for leaf in jax.tree.leaves(train(jnp.float32(0.1)).params)} == {jnp.dtype(jnp.bfloat16)}
 
@@ -104,7 +105,7 @@ def test_a_step_that_changes_the_structure_of_the_state_is_refused():
 
     task, optimizer = fdl.Task(lambda key: (jnp.float32(1.0), {}), objective), optax.sgd(1.0)
     with pytest.raises(fdl.InputError, match="changed the structure of state"):
-        make_step(task, optimizer)(init_state(task, optimizer, jax.random.key(0)), {}, jax.random.key(1))
+        Update(task, optimizer)(Update(task, optimizer).init(jax.random.key(0)), {}, jax.random.key(1))
 
 
 def test_extra_arguments_of_the_optimizer_are_the_loss_and_its_gradient():
@@ -120,5 +121,5 @@ def test_extra_arguments_of_the_optimizer_are_the_loss_and_its_gradient():
     task = fdl.Task(lambda key: (jnp.float32(1.0), {}), objective)
     optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
     batch = {"y": jnp.array([0.0, 3.0])}
-    make_step(task, optimizer)(init_state(task, optimizer, jax.random.key(0)), batch, jax.random.key(1))
+    Update(task, optimizer)(Update(task, optimizer).init(jax.random.key(0)), batch, jax.random.key(1))
     np.testing.assert_allclose([got["value"], got["grad"], got["at_zero"]], [2.5, -1.0, 4.5])

@@ -1,0 +1,188 @@
+"""Batches that come one by one, for data that does not fit on the device or in memory."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdl.data.dataset import Batch, Dataset, host_array
+from fdl.errors import InputError
+
+CHUNK_BYTES = 2**25  # of batches that travel to the device together
+AHEAD = 2  # chunks read before they are needed
+
+
+class Stream(Dataset):
+    """`batch_at(step)`, a pure function of the step, gives the batch of every step: a dict of numpy arrays.
+
+    A thread reads ahead while the device computes, so that a run goes at the speed of the slower of the two, and holds
+    a few chunks of at most 32 MiB (or of one batch). As nothing is kept between calls, a run resumes anywhere.
+
+    Args:
+      batch_at: (step: int) -> dict of numpy arrays, the same shapes and dtypes at every step. It is called on another
+        thread, in the order of the steps. There is no epoch: the experiment gives `num_steps`.
+
+    >>> rows = np.arange(6.0, dtype=np.float32).reshape(3, 2)
+    >>> Stream(lambda step: {"x": rows[[step % 3]]}).read(4)["x"].tolist()
+    [[2.0, 3.0]]
+    """
+
+    streamed = True
+
+    def __init__(self, batch_at: Callable[[int], Batch]) -> None:
+        if not callable(batch_at):
+            raise InputError(f"Stream: expected a function batch_at(step) -> dict of arrays, got {batch_at!r}")
+        self.batch_at = batch_at
+        self._first: Batch = None
+
+    def read(self, step: int) -> Batch:
+        """The batch of a step as host arrays, like that of step 0.
+
+        Raises:
+          InputError: a batch of other entries, shapes or dtypes than that of step 0; values that are no numbers.
+        """
+        batch = self.batch_at(step)
+        batch = jax.tree_util.tree_map_with_path(lambda path, leaf: host_array(leaf, _name(path)), batch)
+        if self._first is None:
+            if not jax.tree.leaves(batch):
+                raise InputError(f"Stream: the batch of step {step} has no arrays: {batch!r}")
+            self._first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+        got = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+        if got != self._first:
+            raise InputError(f"Stream: the batch of step {step} is {got}, that of step 0 was {self._first}")
+        return batch
+
+    @property
+    def arrays(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What a chunk of one step gets."""
+        return jax.tree.map(lambda leaf: leaf[None], self.read(0))
+
+    def steps_per_epoch(self, batch_size: int | None) -> int:
+        if batch_size is not None:
+            raise InputError(f"Stream: batch_at decides how large a batch is, so there is no batch_size ({batch_size})")
+        return 0
+
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        return jax.numpy.zeros((0,), np.int32)
+
+    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
+        return jax.tree.map(lambda leaf: leaf[position], arrays)
+
+    def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
+        return self.read(0), []
+
+    def capacity(self, most: int) -> int:
+        """The steps whose batches fit into one chunk."""
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.read(0)))
+        return max(1, min(most, CHUNK_BYTES // max(size, 1)))
+
+
+class Prefetch:
+    """Reads the chunks of a stream ahead of their use, on a thread of its own.
+
+    Args:
+      stream: where batches come from.
+      capacity: of a chunk; shorter ones are padded with whatever the memory holds.
+      plan: step -> how many steps the chunk that begins there has; called on the thread.
+    """
+
+    def __init__(self, stream: Stream, capacity: int, plan: Callable[[int], int], total: int) -> None:
+        self.stream, self.capacity, self.plan, self.total = stream, capacity, plan, total
+        self.waited = 0.0
+        self._chunks: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True, name="fdl stream")
+        self._thread.start()
+
+    def next(self) -> tuple[int, Any]:
+        """`(count, arrays)` of the chunk that comes next; waits for it, and raises what reading it raised."""
+        started = time.perf_counter()
+        chunk = self._chunks.get()
+        self.waited += time.perf_counter() - started
+        if isinstance(chunk, BaseException):
+            raise chunk
+        return chunk
+
+    def close(self) -> None:
+        """Ends the thread; chunks that were read and not used are dropped."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._chunks.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.01)
+
+    def _read(self) -> None:
+        step = 0
+        try:
+            while step < self.total and not self._stopped.is_set():
+                count = self.plan(step)
+                self._chunks.put((count, jax.device_put(self._chunk(step, count))))
+                step += count
+        except BaseException as error:
+            error.add_note(f"while the stream read the batches from step {step} on")
+            self._chunks.put(error)
+
+    def _chunk(self, start: int, count: int) -> Any:
+        """New memory each time: the device may still read the last one, or keep this one as it is."""
+        chunk: Any = None
+        for row in range(count):
+            batch = self.stream.read(start + row)
+            if chunk is None:
+                chunk = jax.tree.map(lambda leaf: np.empty((self.capacity, *leaf.shape), leaf.dtype), batch)
+            jax.tree.map(lambda into, leaf, row=row: into.__setitem__(row, leaf), chunk, batch)
+        return chunk
+
+
+def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x", "y"), seed: int = 0) -> Stream:
+    """A stream of shuffled batches from anything with a length and an index: a PyTorch map dataset, a Grain dataset.
+
+    Args:
+      source: `source[i]` is example i: a dict of arrays, or a tuple of them, named by `names`.
+      batch_size: examples a batch; each epoch is a new permutation, its remainder left out.
+      seed: of the permutations. Sets that fit into memory train faster as `Arrays`.
+
+    Raises:
+      InputError: no length or index, fewer examples than a batch; examples of unequal shapes.
+
+    >>> pairs = [(np.float32(i), i % 2) for i in range(6)]
+    >>> stream = from_indexable(pairs, 3)
+    >>> sorted([*stream.read(0)["x"].tolist(), *stream.read(1)["x"].tolist()])
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise InputError(f"from_indexable: expected something with len() and [i], got {type(source).__name__}")
+    if len(source) < batch_size or batch_size < 1:
+        raise InputError(f"from_indexable: batch_size {batch_size} does not fit {len(source)} examples")
+    per_epoch = len(source) // batch_size
+
+    @functools.lru_cache(2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((seed, epoch)).permutation(len(source))
+
+    def batch_at(step: int) -> Batch:
+        first = step % per_epoch * batch_size
+        rows = order(step // per_epoch)[first : first + batch_size]
+        examples = [_named(source[int(i)], names) for i in rows]
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *examples)
+
+    return Stream(batch_at)
+
+
+def _named(example: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(example, tuple | list):
+        if len(example) != len(names):
+            raise InputError(f"from_indexable: an example has {len(example)} parts, names are {names}")
+        return dict(zip(names, example, strict=True))
+    return example if isinstance(example, dict) else {names[0]: example}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,102 @@
+"""The sums of a batch and their gradients, in one go or over micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fdl.core import fold
+from fdl.errors import InputError
+from fdl.rules import path_of
+from fdl.training.carry import like
+from fdl.training.precision import compute_copy
+from fdl.training.sums import Means, reduce
+from fdl.training.task import Outcome
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How gradients are computed: over how many micro-batches, in which precision, what is kept for the way back."""
+
+    objective: Callable[..., Outcome]
+    accumulate: int
+    precision: str | None
+    remat: bool
+
+    def of(self, join: Callable[[Any], Any], state: Any, batch: Any, key: jax.Array, scale: Any) -> Batch:
+        """The work on one batch; `join` completes the trained parameters with the frozen ones."""
+        return Batch(self, join, state, batch, key, scale)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as two functions of the trained parameters."""
+
+    how: Gradients
+    join: Callable[[Any], Any]
+    state: Any
+    batch: Any
+    key: jax.Array
+    scale: Any
+
+    def sums(self, trained: Any) -> tuple[Means, Any, Any]:
+        """`(means, grads, state)`: sums of the metrics, gradients of the (scaled) sum of the losses, the new state."""
+        both = jax.value_and_grad(self._total, has_aux=True)
+
+        def one(state: Any, batch: Any, key: jax.Array) -> tuple[tuple[Means, Any], Any]:
+            (_, (means, state)), grads = both(trained, state, batch, key)
+            return (means, grads), state
+
+        (means, grads), state = self._accumulated(one)
+        return means, grads, state
+
+    def value(self, trained: Any) -> jax.Array:
+        """The loss at other parameters, for line searches."""
+
+        def one(state: Any, batch: Any, key: jax.Array) -> tuple[Means, Any]:
+            return self._total(trained, state, batch, key)[1]
+
+        return self._accumulated(one)[0]["loss"].value()
+
+    def _total(self, trained: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Means, Any]]:
+        def forward(trained: Any) -> tuple[jax.Array, tuple[Means, Any]]:
+            params = compute_copy(self.join(trained), self.how.precision)
+            outcome = self.how.objective(params, state, batch, key=key, train=True)
+            means = reduce(outcome)
+            total = means["loss"].total * (1.0 if self.scale is None else self.scale)
+            return total, (means, state if outcome.state is None else outcome.state)
+
+        if self.how.remat:  # products of matrices are kept, what is cheap to compute again is not
+            forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        return forward(trained)
+
+    def _accumulated(self, one: Callable[[Any, Any, jax.Array], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """`one(state, batch, key) -> (sums, state)`, the sums added up and the state handed on over micro-batches."""
+        count = self.how.accumulate
+        if count == 1:
+            return one(self.state, self.batch, self.key)
+        parts = jax.tree_util.tree_map_with_path(lambda path, x: _micro(path_of(path), x, count), self.batch)
+
+        def body(carry: tuple[Any, Any], now: tuple[Any, Any]) -> tuple[tuple[Any, Any], None]:
+            state, sums = carry
+            batch, number = now
+            more, state = one(state, batch, fold(self.key, "micro", number))
+            return (like(state, self.state), jax.tree.map(jnp.add, sums, more)), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(one, self.state, first, self.key)[0]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (state, sums), _ = lax.scan(body, (self.state, zeros), (parts, jnp.arange(count)))
+        return sums, state
+
+
+def _micro(path: str, x: Any, count: int) -> jax.Array:
+    if not jnp.ndim(x) or x.shape[0] % count:
+        size = list(jnp.shape(x))
+        raise InputError(f"accumulate={count}: the batch's {path!r} {size} does not split into {count} equal parts")
+    return jnp.reshape(x, (count, -1, *x.shape[1:]))
