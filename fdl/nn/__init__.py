@@ -19,6 +19,7 @@ from fdl.nn.positions import LearnedPositions, Rotary, SinusoidalPositions
 from fdl.nn.recurrence import Recurrence
 from fdl.nn.recurrent import GRU, LSTM, RNN
 from fdl.nn.recurrent_containers import Bidirectional, StackedRNN
+from fdl.nn.remat import Remat
 from fdl.nn.reparametrize import SpectralNorm, WeightNorm
 from fdl.nn.stack import Ensemble, Stack, stack, unstack
 
@@ -63,6 +64,7 @@ __all__ = [
     "Parallel",
     "RMSNorm",
     "Recurrence",
+    "Remat",
     "Residual",
     "Rotary",
     "Serial",

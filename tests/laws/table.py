@@ -189,6 +189,10 @@ CONTAINERS = [
         lambda p, x: o.fresh_batch_norm(o.copy(p["0"], 1), o.fresh_batch_norm(o.copy(p["0"], 0), x)),
     ),
     Row(
+        nn.Remat(nn.Serial(nn.Linear(3, 3, use_bias=False), nn.BatchNorm(3), nn.Dropout(0.5))), FEATURES, 7.79256,
+        lambda p, x: o.fresh_batch_norm(p["1"], o.affine(p["0"], x)),
+    ),
+    Row(
         nn.Ensemble(nn.Serial(nn.Linear(3, 2), nn.Dropout(0.5)), 2), FEATURES, 11.4645,
         lambda p, x: np.stack([o.affine(o.copy(p["0"], i), x) for i in (0, 1)]),
     ),
