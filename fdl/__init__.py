@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from fdl.inspect.summary import summary
     from fdl.rules import by_path, decay_mask
     from fdl.surgery import edit
+    from fdl.training.averages import ema_params, with_ema
     from fdl.training.driver import Event, Result
     from fdl.training.experiment import Experiment
+    from fdl.training.monitors import norms
     from fdl.training.run import run
     from fdl.training.step import make_step
     from fdl.training.task import Outcome, Task, supervised
@@ -31,7 +33,9 @@ _HOMES = {
     "fdl.rules": ("by_path", "decay_mask"),
     "fdl.surgery": ("edit",),
     "fdl.training.experiment": ("Experiment",),
+    "fdl.training.averages": ("ema_params", "with_ema"),
     "fdl.training.driver": ("Event", "Result"),
+    "fdl.training.monitors": ("norms",),
     "fdl.training.run": ("run",),
     "fdl.training.step": ("make_step",),
     "fdl.training.task": ("Outcome", "Task", "supervised"),
@@ -40,8 +44,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
-    "abstract", "by_path", "check", "data", "decay_mask", "edit", "fold", "init", "initializers", "inspect", "losses",
-    "make_step", "metrics", "nn", "ops", "run", "summary", "supervised",
+    "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
+    "inspect", "losses", "make_step", "metrics", "nn", "norms", "ops", "run", "summary", "supervised", "with_ema",
 ]  # fmt: skip
 
 

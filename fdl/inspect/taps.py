@@ -12,15 +12,16 @@ from typing import Any
 
 import jax
 
-from fdl.core import Layer, Tree
+from fdl.core import Copies, Layer, Tree
 
 Report = Callable[[str, Layer, tuple[Any, ...], Any], None]
 
 
-def attach(layer: Layer, report: Report, path: str = "") -> Layer:
+def attach(layer: Layer, report: Report, path: str = "", *, copies: bool = True) -> Layer:
     """The model with `report(path, layer, (params, state, x, keywords), y)` called by each layer in it, outermost last.
 
-    It is called while the model runs or is traced, and sees whatever arrays it runs on.
+    It is called while the model runs or is traced, and sees whatever arrays it runs on. Inside a `Stack` or an
+    `Ensemble` those belong to a loop, and must not be kept; `copies=False` leaves their layers alone.
 
     >>> import jax, jax.numpy as jnp, fdl
     >>> model = fdl.nn.Serial(fdl.nn.Linear(3, 4), jax.nn.relu, head=fdl.nn.Linear(4, 2))
@@ -33,16 +34,17 @@ def attach(layer: Layer, report: Report, path: str = "") -> Layer:
     """
     if isinstance(layer, Tap):
         return layer
+    within = {} if isinstance(layer.specs(), Copies) and not copies else layer.parts()
     parts = {
-        name: _attach_part(part, report, f"{path}/{name}" if path else name) for name, part in layer.parts().items()
+        name: _attach_part(part, report, f"{path}/{name}" if path else name, copies) for name, part in within.items()
     }
     return Tap(layer.replace_parts(parts) if parts else layer, layer, path, report)
 
 
-def _attach_part(part: Any, report: Report, path: str) -> Any:
+def _attach_part(part: Any, report: Report, path: str, copies: bool) -> Any:
     if isinstance(part, tuple):
-        return tuple(_attach_part(item, report, f"{path}/{i}") for i, item in enumerate(part))
-    return attach(part, report, path) if isinstance(part, Layer) else part
+        return tuple(_attach_part(item, report, f"{path}/{i}", copies) for i, item in enumerate(part))
+    return attach(part, report, path, copies=copies) if isinstance(part, Layer) else part
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,6 @@ class Experiment:
         those of the whole batch; batch statistics are those of the micro-batches.
       precision: "bfloat16" or "float16": the objective gets parameters (and `fdl.supervised` inputs) in it, while
         parameters, updates, statistics and losses stay float32. float16 has a dynamic scale of the loss.
-      remat: compute cheap operations again on the way back instead of keeping their results: less memory, more time.
 
     Raises:
       InputError: what cannot be meant, before anything is compiled.
@@ -71,7 +70,6 @@ class Experiment:
     reports: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     accumulate: int = 1
     precision: str | None = None
-    remat: bool = False
 
     def __post_init__(self) -> None:
         _expect(isinstance(self.task, Task), "task", "an fdl.Task, such as fdl.supervised(model, loss)", self.task)

@@ -21,12 +21,11 @@ from fdl.training.task import Outcome
 
 @dataclass(frozen=True)
 class Gradients:
-    """How gradients are computed: over how many micro-batches, in which precision, what is kept for the way back."""
+    """How gradients are computed: over how many micro-batches, in which precision."""
 
     objective: Callable[..., Outcome]
     accumulate: int
     precision: str | None
-    remat: bool
 
     def of(self, join: Callable[[Any], Any], state: Any, batch: Any, key: jax.Array, scale: Any) -> Batch:
         """The work on one batch; `join` completes the trained parameters with the frozen ones."""
@@ -64,16 +63,11 @@ class Batch:
         return self._accumulated(one)[0]["loss"].value()
 
     def _total(self, trained: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Means, Any]]:
-        def forward(trained: Any) -> tuple[jax.Array, tuple[Means, Any]]:
-            params = compute_copy(self.join(trained), self.how.precision)
-            outcome = self.how.objective(params, state, batch, key=key, train=True)
-            means = reduce(outcome)
-            total = means["loss"].total * (1.0 if self.scale is None else self.scale)
-            return total, (means, state if outcome.state is None else outcome.state)
-
-        if self.how.remat:  # products of matrices are kept, what is cheap to compute again is not
-            forward = jax.checkpoint(forward, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        return forward(trained)
+        params = compute_copy(self.join(trained), self.how.precision)
+        outcome = self.how.objective(params, state, batch, key=key, train=True)
+        means = reduce(outcome)
+        total = means["loss"].total * (1.0 if self.scale is None else self.scale)
+        return total, (means, state if outcome.state is None else outcome.state)
 
     def _accumulated(self, one: Callable[[Any, Any, jax.Array], tuple[Any, Any]]) -> tuple[Any, Any]:
         """`one(state, batch, key) -> (sums, state)`, the sums added up and the state handed on over micro-batches."""

@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
     loss_scale: LossScale | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, as `jax.jit` wants to hash it
 class Update:
     """`update(now, batch, key) -> (now, metrics)`: one step of a task; `key` is that of the step.
 
@@ -45,7 +45,6 @@ class Update:
     augment: Callable[[Any, jax.Array], Any] | None = None
     accumulate: int = 1
     precision: str | None = None
-    remat: bool = False
     trainable: Rules[bool] = ()
     monitor: Monitor | None = None
 
@@ -53,7 +52,7 @@ class Update:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(f"precision: expected None or one of {PRECISIONS}, got {self.precision!r}")
         if self.task.step is not None:
-            for name, plain in (("accumulate", 1), ("precision", None), ("remat", False), ("monitor", None)):
+            for name, plain in (("accumulate", 1), ("precision", None), ("monitor", None)):
                 if getattr(self, name) != plain:
                     raise InputError(f"{name}: a task with a step of its own does that itself")
             if self.trainable:
@@ -81,7 +80,7 @@ class Update:
     def _descend(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         trained, frozen, join = split(self.trainable, now.params) if self.trainable else (now.params, None, _first)
         objective: Callable[..., Outcome] = self.task.objective  # pyright: ignore[reportAssignmentType]
-        gradients = Gradients(objective, self.accumulate, self.precision, self.remat)
+        gradients = Gradients(objective, self.accumulate, self.precision)
         scale = now.loss_scale.scale if now.loss_scale is not None else None
         work = gradients.of(lambda trained: join(trained, frozen), now.state, batch, key, scale)
         means, grads, state = work.sums(trained)
@@ -115,7 +114,7 @@ class StepState(NamedTuple):
     step: jax.Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """`step(state, batch) -> (state, metrics)`, see `make_step`."""
 
@@ -137,7 +136,7 @@ def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any)
     Args:
       objective: (params, state, batch, *, key, train) -> `fdl.Outcome`, with losses per example.
       optimizer: any Optax transformation.
-      options: accumulate, precision, remat, trainable, monitor and augment, as in `fdl.Experiment`.
+      options: accumulate, precision, trainable, monitor and augment, as in `fdl.Experiment`.
 
     Returns:
       The step; `step.init(params, state, key=key)` makes its first state. `fdl.run` takes the very same steps.
