@@ -147,12 +147,16 @@ class Driver:
             best = select(best, value, step, params, now.state, *options)
             return best, jnp.copy(best.stopped)  # a copy, as the selection is donated to the next choice
 
-        self.choose = jax.jit(choose, donate_argnums=0)
-
         def begin(now: TrainState) -> Selection:
             return start(evaluated_params(experiment, now), now.state, experiment.mode)
 
-        return jax.jit(begin)(self.carry.train)
+        now, dataset = self.carry.train, experiment.evaluate[set_name]
+        best = jax.jit(begin)(now)
+        batches = dataset.num_eval_batches(experiment.batch_size)
+        sums = jax.ShapeDtypeStruct((batches, len(self.evaluations[set_name][1]), 2), jnp.float32)
+        self.choose, record = compiled("select", choose, best, sums, np.int32(0), now, donate_argnums=0)
+        self.programs += (record,)
+        return best
 
     def drive(self) -> Result:
         """Dispatches chunk after chunk; the host reads the metrics of one while the device runs the next."""
@@ -161,10 +165,11 @@ class Driver:
         self.feed = Prefetch(dataset, self.capacity, self._plan, self.total) if isinstance(dataset, Stream) else None
         try:
             while step < self.total and self.stopped_at is None and not self.interrupted():
+                unread = len(self.pending)
                 step = self._dispatch(step)
                 if step == self._boundary(step - 1):
                     self._evaluate(step)
-                self._settle(0 if self.hooks else 1)
+                self._settle(0 if self.hooks else len(self.pending) - unread)
                 if self.hooks and self.stopped_at in (None, step):
                     self._call_hooks(step)
             self._settle(0)
@@ -197,7 +202,7 @@ class Driver:
         return min((step // every + 1) * every, self.total)
 
     def _settle(self, running: int) -> None:
-        """Reads what the device has done, all but the `running` newest chunks or evaluations."""
+        """Reads what the device has done, but for the `running` chunks and evaluations that were just dispatched."""
         while len(self.pending) > running and self.stopped_at is None:
             self.pending.popleft()()
 

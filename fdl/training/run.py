@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError
 from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
@@ -69,8 +70,9 @@ def execute(
         with _deferred_interrupt() as interrupted:
             return Driver(experiment, key, chunk, hooks, watchers, interrupted).drive()
     with RunFolder(folder, config=config, seed=seed) as files, _deferred_interrupt() as interrupted:
+        files.note(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
         driver = Driver(experiment, key, chunk, hooks, (files.append, *watchers), interrupted)
-        files.note(programs=driver.programs)
+        files.note(programs=[program._asdict() for program in driver.programs])
         result = driver.drive()
         files.finish({**result.metrics, **result.info})
         return result

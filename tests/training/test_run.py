@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 
 import fdl
 from fdl import nn
+from fdl.training.driver import Driver
 from fdl.training.run import run_key
 
 N = 103  # prime: no batch size divides it
@@ -262,3 +265,49 @@ def test_a_seed_beyond_32_bits_is_hashed_not_folded(seed):
 def test_a_seed_is_a_whole_number(bad, message):
     with pytest.raises(fdl.InputError, match=message):
         run_key(bad)
+
+
+def test_nothing_is_traced_after_the_first_chunk(reference):
+    """Evaluations, selection and hooks included."""
+    with ExitStack() as guard:
+
+        def hook(event):
+            if event.step == 9:
+                guard.enter_context(jax.no_tracing())
+            if event.step == 37:
+                guard.close()
+
+        result = fdl.run(experiment(select="test/loss", patience=100), chunk=9, hooks=[hook])
+    assert_same_bits(result.history, reference.history)
+
+
+def test_the_next_chunk_is_dispatched_before_the_last_one_is_read(monkeypatch):
+    """Also across an evaluation, and with early stopping, which the device decides."""
+    happened = []
+    for name in ("_dispatch", "_record", "_record_evaluation"):
+        kept = getattr(Driver, name)
+
+        def noted(self, *arguments, kept=kept, name=name):
+            happened.append((name, arguments[0]))
+            return kept(self, *arguments)
+
+        monkeypatch.setattr(Driver, name, noted)
+    fdl.run(experiment(num_steps=20, eval_every=10, select="test/loss", patience=5), chunk=5)
+    for step in (0, 5, 10):
+        assert happened.index(("_dispatch", step + 5)) < happened.index(("_record", step))
+    assert happened.index(("_dispatch", 10)) < happened.index(("_record_evaluation", 10))
+
+
+def test_every_program_is_recorded(tmp_path):
+    """One chunk and one evaluation; the work of a step is that of two products forward and three backward."""
+    result = fdl.run(experiment(), folder=tmp_path / "run")
+    assert [program.name for program in result.programs] == ["chunk", "evaluate/test"]
+    chunk = result.programs[0]
+    products = 2 * 10 * (2 * 5 * 8 + 3 * 8 * 2)
+    assert products < chunk.flops < 20 * products
+    assert chunk.steps == 37
+    assert chunk.bytes_arguments > N * 5 * 4
+    assert min(chunk.seconds_trace, chunk.seconds_compile) > 0
+    assert not chunk.cache_hit
+    noted = json.loads((tmp_path / "run" / "manifest.json").read_text())["programs"]
+    assert [program["name"] for program in noted] == ["chunk", "evaluate/test"]
