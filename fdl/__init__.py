@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fdl import data, initializers, inspect, losses, metrics, nn, ops
+    from fdl import data, initializers, inspect, interop, losses, metrics, nn, ops
     from fdl.core import Layer, Param, abstract, check, fold, init
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fdl.training.step import make_step
     from fdl.training.task import Outcome, Task, supervised
 
-_MODULES = ("data", "initializers", "inspect", "losses", "metrics", "nn", "ops")
+_MODULES = ("data", "initializers", "inspect", "interop", "losses", "metrics", "nn", "ops")
 _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
     "fdl.errors": ("InputError",),
@@ -45,7 +45,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
     "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
-    "inspect", "losses", "make_step", "metrics", "nn", "norms", "ops", "run", "summary", "supervised", "with_ema",
+    "inspect", "interop", "losses", "make_step", "metrics", "nn", "norms", "ops", "run", "summary", "supervised",
+    "with_ema",
 ]  # fmt: skip
 
 

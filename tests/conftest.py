@@ -23,7 +23,7 @@ hypothesis.settings.register_profile("fdl", deadline=None)  # the first example 
 hypothesis.settings.load_profile("fdl")
 
 # The laws hold every layer, and are quick. What is particular to a family of layers runs in the slow tier.
-SLOW = ("losses", "nn", "ops", "parity")
+SLOW = ("interop", "losses", "models", "nn", "ops", "parity", "pretrained")
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
 STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)

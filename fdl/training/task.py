@@ -58,11 +58,25 @@ class Task:
             raise InputError("Task: give an objective to minimise, or a whole step")
 
 
+class Model:
+    """A model that is no layer of fdl, as two pure functions: what `fdl.interop` makes of other libraries' modules."""
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Initial `(params, state)`, any pytrees."""
+        raise NotImplementedError
+
+    def apply(
+        self, params: Any, state: Any, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
+    ) -> tuple[Any, Any]:
+        """`(y, state)`, as `fdl.Layer.apply`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Supervised:
     """The objective loss(model(x), y). A record, so that equal tasks are equal."""
 
-    model: Layer
+    model: Layer | Model
     loss: Callable[[Any, Any], jax.Array]
     metrics: Mapping[str, Callable[[Any, Any], Any]] = field(hash=False)
     inputs: str | tuple[str, Mapping[str, str]] = field(hash=False)
@@ -91,7 +105,7 @@ class Supervised:
 
 
 def supervised(
-    model: Layer,
+    model: Layer | Model,
     loss: Callable[[Any, Any], jax.Array],
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     inputs: str | tuple[str, Mapping[str, str]] = "x",
@@ -101,16 +115,21 @@ def supervised(
     """The task of predicting `targets` from `inputs`.
 
     Args:
-      model: a layer; it is called with `apply`, so running statistics are kept.
+      model: a layer, or a `Model` from `fdl.interop`; it is called with `apply`, so running statistics are kept.
       loss: (predictions, targets) -> per example, such as `fdl.losses.softmax_cross_entropy`.
       metrics: name -> (predictions, targets) -> per example, such as `{"accuracy": fdl.metrics.accuracy}`.
       inputs: the batch's entry for x, or ("x", {"lengths": "n"}): with further entries as keywords of the model.
       targets: the batch's entry for the second argument of loss and metrics.
       weight: the batch's entry for the weight of each loss; None = ones.
     """
-    if not isinstance(model, Layer):
-        raise InputError(f"supervised: expected a fdl Layer as model, got {model!r}; other models make their own Task")
     objective = Supervised(model, loss, dict(metrics or {}), inputs, targets, weight)
+    if isinstance(model, Model):
+        return Task(model.init, objective)
+    if not isinstance(model, Layer):
+        raise InputError(
+            f"supervised: expected a fdl Layer as model, got {model!r}; modules of Flax and Equinox come through "
+            "fdl.interop, other models make their own Task"
+        )
     return Task(functools.partial(init, model), objective, specs=model.specs())
 
 
