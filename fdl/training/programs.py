@@ -16,6 +16,7 @@ from fdl.core import fold
 from fdl.data.dataset import Dataset
 from fdl.training.experiment import Experiment
 from fdl.training.precision import compute_copy
+from fdl.training.recipe import Hyper, Recipe
 from fdl.training.step import Metrics, TrainState
 from fdl.training.sums import Means, reduce
 
@@ -27,10 +28,10 @@ class Carry(NamedTuple):
     order: jax.Array
 
 
-def init_carry(experiment: Experiment, key: jax.Array) -> Carry:
+def init_carry(recipe: Recipe, key: jax.Array, hyper: Hyper) -> Carry:
     """The carry before step 0. Each epoch's first step replaces the order, so that zeros do here."""
-    order = jax.eval_shape(lambda: epoch_order(experiment, key, 0))
-    return Carry(experiment.update().init(key), jnp.zeros(order.shape, order.dtype))
+    order = jax.eval_shape(lambda: epoch_order(recipe.experiment, key, 0))
+    return Carry(recipe.at(hyper).update().init(key), jnp.zeros(order.shape, order.dtype))
 
 
 def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array:
@@ -38,17 +39,22 @@ def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array
     return experiment.dataset.order(fold(key, "order", epoch), experiment.batch_size)
 
 
-def make_chunk(experiment: Experiment, capacity: int) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
-    """`chunk(carry, arrays, key, start, count, stopped) -> (carry, history)`, and the names of the history's columns.
+def make_chunk(
+    recipe: Recipe, capacity: int, freeze: bool = False
+) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
+    """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
 
     One executable serves every `count <= capacity`, because the number of steps is an argument of the loop; a history
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
-    matters: many small leaves in a loop's carry cost more than a small model's step. A stopped run takes no step.
-    """
-    dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
-    update = experiment.update()
+    matters: many small leaves in a loop's carry cost more than a small model's step.
 
-    def advance(carry: Carry, arrays: Any, key: jax.Array, start: Any, j: Any) -> tuple[Carry, Metrics]:
+    A run that has stopped takes no step. Of many side by side each step is taken and then, with `freeze`, dropped by
+    those that have: their loop must keep one count for all, or every `cond` in it would become a select.
+    """
+    experiment = recipe.experiment
+    dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
+
+    def advance(carry: Carry, arrays: Any, key: jax.Array, hyper: Hyper, start: Any, j: Any) -> tuple[Carry, Metrics]:
         i = start + j
         if dataset.streamed:
             order, position = carry.order, j
@@ -62,57 +68,64 @@ def make_chunk(experiment: Experiment, capacity: int) -> tuple[Callable[..., tup
                 carry.order,
             )
         batch = dataset.batch(arrays, order, position, experiment.batch_size)
-        train, metrics = update(carry.train, batch, fold(key, "step", i))
+        train, metrics = recipe.at(hyper).update()(carry.train, batch, fold(key, "step", i))
         return Carry(train, order), metrics
 
     def chunk(
-        carry: Carry, arrays: Any, key: jax.Array, start: Any, count: Any, stopped: Any = False
+        carry: Carry, arrays: Any, key: jax.Array, hyper: Hyper, start: Any, count: Any, stopped: Any
     ) -> tuple[Carry, jax.Array]:
         def body(j: Any, loop: tuple[Carry, jax.Array]) -> tuple[Carry, jax.Array]:
             carry, history = loop
-            carry, metrics = advance(carry, arrays, key, start, j)
+            new, metrics = advance(carry, arrays, key, hyper, start, j)
             row = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
-            return carry, lax.dynamic_update_index_in_dim(history, row, j, 0)
+            if freeze:
+                new = jax.tree.map(lambda n, o: jnp.where(stopped, o, n), new, carry)
+            return new, lax.dynamic_update_index_in_dim(history, row, j, 0)
 
         empty = jnp.zeros((capacity, len(names)), jnp.float32)
-        return lax.fori_loop(0, jnp.where(stopped, 0, count), body, (carry, empty))
+        return lax.fori_loop(0, count if freeze else jnp.where(stopped, 0, count), body, (carry, empty))
 
-    def shapes(arrays: Any, key: jax.Array) -> Metrics:
-        return advance(init_carry(experiment, key), arrays, key, 0, 0)[1]
+    def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Metrics:
+        return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)[1]
 
-    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0)))
+    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0), recipe.values()))
     return chunk, names
 
 
-def make_evaluation(experiment: Experiment, name: str, dataset: Dataset) -> tuple[Callable[..., Any], list[str]]:
-    """`evaluate(train_state, arrays, key) -> (sums [batches, names, 2], outputs)`, and the names.
+def make_evaluation(recipe: Recipe, name: str, dataset: Dataset) -> tuple[Callable[..., Any], list[str]]:
+    """`evaluate(train_state, arrays, key, hyper) -> (sums [batches, names, 2], outputs)`, and the names.
 
     Sums are (total, count). The last, partial batch is padded to the size of the others and masked. The caller adds
     the batches in float64, so that a figure does not depend on the batch size beyond the rounding within a batch.
     Outputs, [batches, B, ...] with the rows of the padding, are None unless the experiment has reports.
     """
-    objective: Any = experiment.task.objective
+    batch_size = recipe.experiment.batch_size
 
-    def one(params: Any, state: Any, arrays: Any, key: jax.Array, number: Any) -> tuple[Means, Any]:
-        batch, mask = dataset.eval_batch(arrays, number, experiment.batch_size)
+    def one(
+        experiment: Experiment, params: Any, state: Any, arrays: Any, key: jax.Array, number: Any
+    ) -> tuple[Means, Any]:
+        objective: Any = experiment.task.objective
+        batch, mask = dataset.eval_batch(arrays, number, batch_size)
         key = fold(key, f"eval/{name}", number)
         outcome = objective(params, state, batch, key=key, train=False)
         return reduce(outcome, mask), outcome.outputs if experiment.reports else None
 
-    def evaluate(now: TrainState, arrays: Any, key: jax.Array) -> Any:
+    def evaluate(now: TrainState, arrays: Any, key: jax.Array, hyper: Hyper) -> Any:
+        experiment = recipe.at(hyper)
         params = compute_copy(evaluated_params(experiment, now), experiment.precision)
 
         def sums(number: Any) -> Any:
-            means, outputs = one(params, now.state, arrays, key, number)
+            means, outputs = one(experiment, params, now.state, arrays, key, number)
             return jnp.stack([means[name].packed() for name in names]), outputs
 
-        return lax.map(sums, jnp.arange(dataset.num_eval_batches(experiment.batch_size)))
+        return lax.map(sums, jnp.arange(dataset.num_eval_batches(batch_size)))
 
-    def shapes(arrays: Any, key: jax.Array) -> Means:
+    def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Means:
+        experiment = recipe.at(hyper)
         params, state = experiment.task.init(key)
-        return one(compute_copy(params, experiment.precision), state, arrays, key, 0)[0]
+        return one(experiment, compute_copy(params, experiment.precision), state, arrays, key, 0)[0]
 
-    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0)))
+    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0), recipe.values()))
     return evaluate, names
 
 

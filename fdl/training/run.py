@@ -17,7 +17,9 @@ from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError
 from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
+from fdl.training.executables import Programs
 from fdl.training.experiment import Experiment
+from fdl.training.recipe import Recipe, float_fields, settled
 from fdl.training.rehearsal import rehearse
 
 
@@ -33,7 +35,8 @@ def run(
     """Trains, and returns a `Result`. The same arguments give the same bits, whatever `chunk` is.
 
     Args:
-      experiment: an `Experiment`; or `build`, which is called with `config`.
+      experiment: an `Experiment`; or `build`, a function of `config`. The floats of the config are then arguments of
+        the program instead of constants in it, wherever that is possible: one executable serves every learning rate.
       seed: draws initial values, the order of the examples, dropout, everything.
       folder: a new folder for config, manifest, metrics and result; None writes nothing.
       chunk: steps between two looks from the host; None adapts to about a second.
@@ -44,14 +47,16 @@ def run(
       FloatingPointError: the loss is no longer finite; says at which step.
       KeyboardInterrupt: after Ctrl-C, once the chunk in progress is done and recorded.
     """
+    build = None
     if callable(experiment):
-        experiment = experiment(config)
-    return execute(experiment, config=config, seed=seed, folder=folder, chunk=chunk, hooks=hooks)
+        build, experiment = experiment, experiment(config)
+    return execute(experiment, build=build, config=config, seed=seed, folder=folder, chunk=chunk, hooks=hooks)
 
 
 def execute(
     experiment: Experiment,
     *,
+    build: Callable[[Any], Experiment] | None = None,
     config: Any = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
@@ -66,14 +71,23 @@ def execute(
         raise InputError(f"run: chunk: expected a whole number >= 1, got {chunk!r}")
     key = run_key(seed)
     rehearse(experiment)
-    if folder is None:
+    recipe = Recipe(experiment, build, config, () if build is None else float_fields(config))
+
+    def train(watchers: Sequence[Watcher], compiled: Callable[[Programs], None]) -> Result:
         with _deferred_interrupt() as interrupted:
-            return Driver(experiment, key, chunk, hooks, watchers, interrupted).drive()
-    with RunFolder(folder, config=config, seed=seed) as files, _deferred_interrupt() as interrupted:
+            programs, _ = settled(recipe, lambda recipe: Programs(recipe, key, recipe.values(), chunk))
+            compiled(programs)
+            hyper = programs.recipe.values()
+            return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
+
+    if folder is None:
+        return train(watchers, lambda programs: None)
+    with RunFolder(folder, config=config, seed=seed) as files:
         files.note(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
-        driver = Driver(experiment, key, chunk, hooks, (files.append, *watchers), interrupted)
-        files.note(programs=[program._asdict() for program in driver.programs])
-        result = driver.drive()
+        result = train(
+            (files.append, *watchers),
+            lambda programs: files.note(programs=[record._asdict() for record in programs.records]),
+        )
         files.finish({**result.metrics, **result.info})
         return result
 

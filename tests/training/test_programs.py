@@ -7,15 +7,18 @@ import jax
 import numpy as np
 
 from fdl.training.programs import init_carry, make_chunk
+from fdl.training.recipe import Recipe
 from tests.training.test_run import arrays, experiment
+
+NO = np.bool_(False)  # the run has not stopped
 
 
 def compiled_chunk(capacity: int = 16):
     ex = experiment()
     key = jax.random.key(0)
-    carry = init_carry(ex, key)
-    chunk, names = make_chunk(ex, capacity)
-    lowered = jax.jit(chunk, donate_argnums=0).lower(carry, ex.dataset.arrays, key, np.int32(0), np.int32(1))
+    carry = init_carry(Recipe(ex), key, {})
+    chunk, names = make_chunk(Recipe(ex), capacity)
+    lowered = jax.jit(chunk, donate_argnums=0).lower(carry, ex.dataset.arrays, key, {}, np.int32(0), np.int32(1), NO)
     return ex, carry, chunk, names, lowered
 
 
@@ -30,15 +33,17 @@ def test_data_is_an_argument_never_a_constant():
     texts = []
     for seed in (0, 5):
         ex, key = experiment(train=arrays(seed=seed)), jax.random.key(0)
-        chunk, _ = make_chunk(ex, 16)
-        program = jax.jit(chunk).lower(init_carry(ex, key), ex.dataset.arrays, key, np.int32(0), np.int32(1))
+        chunk, _ = make_chunk(Recipe(ex), 16)
+        program = jax.jit(chunk).lower(
+            init_carry(Recipe(ex), key, {}), ex.dataset.arrays, key, {}, np.int32(0), np.int32(1), NO
+        )
         texts.append(program.as_text())
     assert texts[0] == texts[1]
 
 
 def test_the_permutation_is_sorted_only_in_the_first_step_of_an_epoch():
     ex, carry, chunk, _, _ = compiled_chunk()
-    jaxpr = jax.make_jaxpr(chunk)(carry, ex.dataset.arrays, jax.random.key(0), np.int32(0), np.int32(1))
+    jaxpr = jax.make_jaxpr(chunk)(carry, ex.dataset.arrays, jax.random.key(0), {}, np.int32(0), np.int32(1), NO)
     sorts = list(_primitives(jaxpr.jaxpr, inside_cond=False))
     assert ("sort", True) in sorts
     assert ("sort", False) not in sorts
@@ -58,9 +63,9 @@ def test_one_executable_serves_every_count():
     ex, carry, _, names, lowered = compiled_chunk()
     program, arrays, key = lowered.compile(), jax.device_put(ex.dataset.arrays), jax.random.key(0)
     copy = jax.tree.map(lambda x: x.copy(), carry)
-    whole, history = program(carry, arrays, key, np.int32(0), np.int32(16))
-    first, a = program(copy, arrays, key, np.int32(0), np.int32(5))
-    both, b = program(first, arrays, key, np.int32(5), np.int32(11))
+    whole, history = program(carry, arrays, key, {}, np.int32(0), np.int32(16), NO)
+    first, a = program(copy, arrays, key, {}, np.int32(0), np.int32(5), NO)
+    both, b = program(first, arrays, key, {}, np.int32(5), np.int32(11), NO)
     np.testing.assert_array_equal(history, np.concatenate([a[:5], b[:11]]))
     jax.tree.map(np.testing.assert_array_equal, whole, both)
     assert names == ["accuracy", "loss"]

@@ -1,0 +1,170 @@
+"""The programs of a run, compiled: for one run, or for many side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from fdl.data.stream import Stream
+from fdl.errors import InputError, did_you_mean
+from fdl.training.compiling import Program, compiled
+from fdl.training.experiment import Experiment
+from fdl.training.programs import Carry, evaluated_params, init_carry, make_chunk, make_evaluation
+from fdl.training.recipe import Hyper, Recipe
+from fdl.training.selection import Selection, select, start
+from fdl.training.step import TrainState
+
+CAPACITY = 8192  # most steps of one chunk: its history buffer stays a few hundred KiB
+
+
+class Programs:
+    """Everything compiled, and the data on the device: what runs with other keys and other floats share.
+
+    Args:
+      recipe: the experiment.
+      key, hyper: those of a run, or of as many members as will train side by side, with a leading axis for them.
+      chunk: most steps of a chunk; None = as many as one buffer of history holds.
+      members: whether there is that axis.
+      mesh: devices that members are divided over, along its axis "members".
+
+    Attributes:
+      chunk, names: the program, and what it measures; `capacity` steps at most.
+      evaluations: set -> (program, names).
+      choose: keeps the best, where the experiment selects.
+      arrays: set -> arrays on the device.
+      records, seconds: what compiling took.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        key: jax.Array,
+        hyper: Hyper,
+        chunk: int | None = None,
+        members: bool = False,
+        mesh: Mesh | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        self.recipe, self.members, self.mesh = recipe, members, mesh
+        self.records: tuple[Program, ...] = ()
+        self._place()
+        dataset, total = recipe.experiment.dataset, recipe.experiment.total_steps()
+        most = min(chunk or CAPACITY, CAPACITY, total)
+        self.capacity = dataset.capacity(most) if isinstance(dataset, Stream) else most
+        self._compile(key, hyper, total)
+        self.seconds = time.perf_counter() - started
+
+    def begin(self, key: jax.Array, hyper: Hyper) -> tuple[Carry, Selection | None]:
+        """The carry before step 0, and the selection before the first evaluation."""
+        carry = self._init(key, hyper)
+        return carry, None if self.choose is None else self._start(carry.train, hyper)
+
+    def finish(self, now: TrainState, hyper: Hyper) -> Any:
+        """The parameters that evaluation uses: those of the train state, or an average."""
+        return now.params if self.recipe.experiment.eval_params is None else self._evaluated(now, hyper)
+
+    def _place(self) -> None:
+        """Every array on the device once, however many views of it there are."""
+        placed: dict[int, jax.Array] = {}
+
+        def place(leaf: Any) -> jax.Array:
+            if id(leaf) not in placed:
+                placed[id(leaf)] = jax.device_put(leaf, self._everywhere())
+            return placed[id(leaf)]
+
+        experiment = self.recipe.experiment
+        self.arrays: dict[str, Any] = {}
+        for name, dataset in {"train": experiment.dataset, **experiment.evaluate}.items():
+            if not dataset.streamed:
+                self.arrays[name] = {k: jax.tree.map(place, v) for k, v in dataset.arrays.items()}
+
+    def _everywhere(self) -> Any:
+        return None if self.mesh is None else jax.sharding.NamedSharding(self.mesh, P())
+
+    def _compile(self, key: jax.Array, hyper: Hyper, total: int) -> None:
+        recipe, experiment, zero = self.recipe, self.recipe.experiment, np.int32(0)
+        arrays = self.arrays.get("train")
+        if experiment.dataset.streamed:
+            one = experiment.dataset.arrays
+            arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape[1:]), x.dtype), one)
+        self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
+        self._init = self._jit(partial(init_carry, recipe), (0, 0))
+        carry = jax.eval_shape(self._init, key, hyper)
+        freeze = self.members and experiment.patience is not None
+        chunk, self.names = make_chunk(recipe, self.capacity, freeze)
+        stopped = jax.ShapeDtypeStruct(key.shape, bool)
+        arguments = (carry, arrays, key, hyper, zero, zero, stopped)
+        axes = (0, None, 0, 0, None, None, 0)
+        self.chunk = self._compiled("chunk", chunk, axes, *arguments, steps=total, donate_argnums=0)
+        self.evaluations: dict[str, tuple[Any, list[str]]] = {}
+        sums = {}
+        for name, dataset in experiment.evaluate.items():
+            evaluate, names = make_evaluation(recipe, name, dataset)
+            arguments = (carry.train, self.arrays[name], key, hyper)
+            sums[name] = jax.eval_shape(self._lift(evaluate, (0, None, 0, 0)), *arguments)[0]
+            program = self._compiled(f"evaluate/{name}", evaluate, (0, None, 0, 0), *arguments)
+            self.evaluations[name] = (program, names)
+        self.choose = None if experiment.select is None else self._selection(carry.train, hyper, sums)
+
+    def _selection(self, now: Any, hyper: Hyper, sums: dict[str, Any]) -> Any:
+        at, (set_name, column) = self.recipe.at, self._selected()
+
+        def choose(
+            best: Selection, sums: jax.Array, step: jax.Array, now: TrainState, hyper: Hyper
+        ) -> tuple[Selection, jax.Array]:
+            experiment = at(hyper)
+            total, count = sums[:, column].sum(0)
+            value = total / jnp.where(count == 0, 1, count)
+            params = evaluated_params(experiment, now)
+            options = experiment.mode, experiment.patience, experiment.min_delta
+            best = select(best, value, step, params, now.state, *options)
+            return best, jnp.copy(best.stopped)  # a copy, as the selection is donated to the next choice
+
+        def begin(now: TrainState, hyper: Hyper) -> Selection:
+            experiment = at(hyper)
+            return start(evaluated_params(experiment, now), now.state, experiment.mode)
+
+        self._start = self._jit(begin, (0, 0))
+        best = jax.eval_shape(self._start, now, hyper)
+        arguments = (best, sums[set_name], np.int32(0), now, hyper)
+        return self._compiled("select", choose, (0, 0, None, 0, 0), *arguments, donate_argnums=0)
+
+    def _selected(self) -> tuple[str, int]:
+        """The evaluation set, and the column of its sums, that selection goes by."""
+        measured = [f"{name}/{metric}" for name, (_, names) in self.evaluations.items() for metric in names]
+        wanted = self.recipe.experiment.select or ""
+        if wanted not in measured:
+            raise InputError(f"select: no evaluation measures {wanted!r}{did_you_mean(wanted, measured)}")
+        set_name, metric = wanted.split("/", 1)
+        return set_name, self.evaluations[set_name][1].index(metric)
+
+    def _compiled(self, name: str, function: Callable[..., Any], axes: Any, *arguments: Any, **options: Any) -> Any:
+        program, record = compiled(name, self._lift(function, axes), *arguments, **options)
+        self.records += (record,)
+        return program
+
+    def _jit(self, function: Callable[..., Any], axes: Any) -> Any:
+        return jax.jit(self._lift(function, axes))
+
+    def _lift(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
+        """The function of one run as that of many: axis 0 of these arguments counts them, the others are shared."""
+        if not self.members:
+            return function
+        lifted = jax.vmap(function, in_axes=axes)
+        if self.mesh is None:
+            return lifted
+        specs = tuple(P() if axis is None else P("members") for axis in axes)
+        return jax.shard_map(lifted, mesh=self.mesh, in_specs=specs, out_specs=P("members"), check_vma=False)
+
+
+def selected_set(experiment: Experiment) -> str:
+    """The evaluation set that `select` names."""
+    return (experiment.select or "").split("/")[0]

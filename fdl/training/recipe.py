@@ -1,0 +1,113 @@
+"""An experiment as a function of its floats: what lets one compiled program serve every learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from fdl.errors import InputError
+from fdl.training.experiment import Experiment
+
+TRACED_PARTS = ("task", "optimizer", "augment", "eval_params", "monitor", "trainable")
+Hyper = dict[str, jax.Array]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment, and how to build it again with other floats.
+
+    Args:
+      experiment: with concrete values: data, sizes, steps and schedules of evaluation are read from it.
+      build, config: it is `build(config)`.
+      traced: the fields of config that programs take as arguments instead of having them built in.
+    """
+
+    experiment: Experiment
+    build: Callable[[Any], Experiment] | None = None
+    config: Any = None
+    traced: tuple[str, ...] = ()
+
+    def at(self, hyper: Mapping[str, Any]) -> Experiment:
+        """The experiment with these values of the traced fields; only its pure functions are new."""
+        if not self.traced or self.build is None:
+            return self.experiment
+        again = self.build(dataclasses.replace(self.config, **hyper))
+        return dataclasses.replace(self.experiment, **{name: getattr(again, name) for name in TRACED_PARTS})
+
+    def values(self) -> Hyper:
+        """The traced fields as the scalars that programs get."""
+        return {name: weak(getattr(self.config, name)) for name in self.traced}
+
+
+def weak(value: float) -> jax.Array:
+    """A scalar that promotes as a Python float does: a strong float32 would widen a bfloat16 network."""
+    return jnp.full((), float(value))
+
+
+def weak_column(values: list[float]) -> jax.Array:
+    """The same for members, [members]."""
+    column = jnp.full((len(values),), 0.0)
+    for i, value in enumerate(values):
+        column = column.at[i].set(value)
+    return column
+
+
+def float_fields(config: Any) -> tuple[str, ...]:
+    """The fields of a config that hold a Python float."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return ()
+    return tuple(f.name for f in dataclasses.fields(config) if isinstance(getattr(config, f.name), float))
+
+
+@dataclass(frozen=True)
+class Untraceable:
+    """A float that Python needed the value of: the field, and where."""
+
+    field: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.field} becomes a Python number or a branch ({self.where}), so that each value is a program"
+
+
+def settled(recipe: Recipe, attempt: Callable[[Recipe], T]) -> tuple[T, list[Untraceable]]:
+    """`attempt(recipe)`, with the floats that cannot be traced taken out of the recipe, and which those are.
+
+    All of them are tried at once first; only where that fails is each tried by itself.
+    """
+    try:
+        return attempt(recipe), []
+    except (InputError, TypeError, ValueError):
+        faults = {name: _fault(dataclasses.replace(recipe, traced=(name,))) for name in recipe.traced}
+        bad = [Untraceable(name, where) for name, where in faults.items() if where is not None]
+        if not bad:
+            raise
+    left = tuple(name for name, where in faults.items() if where is None)
+    return attempt(dataclasses.replace(recipe, traced=left)), bad
+
+
+def _fault(recipe: Recipe) -> str | None:
+    """Where tracing the first step with traced floats fails, None where it does not."""
+    experiment = recipe.experiment
+
+    def first(key: jax.Array, hyper: Hyper, batch: Any) -> Any:
+        update = recipe.at(hyper).update()
+        return update(update.init(key), batch, key)
+
+    batch = jax.tree.map(jnp.asarray, experiment.dataset.sample(experiment.batch_size)[0])
+    if experiment.accumulate > 1:  # a sample may be larger than a batch by a few rows
+        batch = jax.tree.map(lambda x: x[: len(x) - len(x) % experiment.accumulate], batch)
+    try:
+        jax.eval_shape(first, jax.random.key(0), recipe.values(), batch)
+    except (InputError, TypeError, ValueError) as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+        last = frames[-1] if frames else None
+        return f"{last.filename}:{last.lineno}" if last else type(error).__name__
+    return None
