@@ -6,11 +6,11 @@ saved.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import fdl
 from fdl.errors import InputError, did_you_mean
@@ -22,24 +22,18 @@ usage: fdl COMMAND ...
 fdl: a functional deep-learning toolkit on JAX.
 
 commands:
-  run FILE    train the experiment in FILE and keep what it did in a run folder
+  run FILE      train the experiment in FILE and keep what it did in a run folder
+  summary FILE  show its model: paths, shapes, parameters, FLOPs
+  plan FILE     show the memory and work a run would take, without running it
+  runs list     show the runs in a folder
+  runs compare  show where two or more runs differ, in config and in results
 
 options:
-  -h, --help  show this message; fdl COMMAND --help says more
-  --version   show the version"""
+  -h, --help    show this message; fdl COMMAND --help says more
+  --version     show the version"""
 
-RUN_HELP = """\
-usage: fdl run FILE [--seed N] [--runs DIR] [--smoke] [options of the experiment]
-
-Trains the experiment in FILE: a Python file with a frozen dataclass Config, whose
-fields are the options, and a function build(config) -> fdl.Experiment. What the run
-did is kept in the new folder DIR/<experiment>/<id>.
-
-  --seed N    draws initial values, the order of the examples, dropout: everything (default: 0)
-  --runs DIR  where run folders go (default: runs)
-  --smoke     only a few steps, to see that everything works
-
-fdl run FILE --help shows the options of the experiment as well."""
+COMMANDS = ("run", "summary", "plan", "runs")
+"""Each is the module fdl.commands.<name>, imported when it is called."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,59 +69,7 @@ def _dispatch(arguments: list[str]) -> int:
         kind = "option" if command.startswith("-") else "command"
         valid = ("--help", "--version") if kind == "option" else COMMANDS
         raise InputError(f"fdl: there is no {kind} {command!r}{did_you_mean(command, valid)}")
-    return COMMANDS[command](rest)
-
-
-def _run(arguments: list[str]) -> int:
-    file = _take_file(arguments)
-    if file is None:
-        if {"-h", "--help"} & set(arguments):
-            print(RUN_HELP)
-            return 0
-        raise InputError("fdl run: which experiment? fdl run FILE, such as: fdl run experiments/digits.py")
-    from fdl.runs import experiment_file, options
-
-    with experiment_file.opened(file) as module:
-        try:
-            chosen = options.parse(module, file, arguments)
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        with experiment_file.explained(str(module.__file__)):
-            experiment = module.build(chosen.config)
-        _execute(experiment, chosen, file)
-    return 0
-
-
-def _execute(experiment: Any, chosen: Any, file: str) -> None:
-    from pathlib import Path
-
-    from fdl.runs.folder import new_folder
-    from fdl.runs.progress import progress, show_result
-    from fdl.training.experiment import Experiment
-    from fdl.training.run import execute
-
-    if not isinstance(experiment, Experiment):
-        raise InputError(f"{file}: build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
-    if chosen.smoke:
-        experiment = experiment.smoke()
-    name = Path(file).stem
-    folder = new_folder(chosen.runs, name)
-    try:
-        with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
-            result = execute(experiment, config=chosen.config, seed=chosen.seed, folder=folder, watchers=(watch,))
-    except BaseException as error:
-        if folder.exists():
-            error.add_note(f"recorded in {folder}")
-        raise
-    show_result({**result.metrics, **result.info}, str(folder))
-
-
-def _take_file(arguments: list[str]) -> str | None:
-    """Removes FILE from the arguments: the first of them, or after options the first Python file."""
-    for index, argument in enumerate(arguments):
-        if (index == 0 and not argument.startswith("-")) or argument.endswith(".py"):
-            return arguments.pop(index)
-    return None
+    return importlib.import_module(f"fdl.commands.{command}").main(rest)
 
 
 def _is_failed_run(error: BaseException) -> bool:
@@ -144,6 +86,3 @@ def _report(error: BaseException, code: int) -> int:
 def _notes(error: BaseException) -> list[str]:
     """What was added on the way; JAX adds how it shortened a traceback, which we do not print."""
     return [note for note in getattr(error, "__notes__", []) if "JAX_TRACEBACK_FILTERING" not in note]
-
-
-COMMANDS = {"run": _run}

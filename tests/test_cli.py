@@ -126,7 +126,16 @@ def test_smoke_is_short_whatever_the_config_says(place: Path, capsys: pytest.Cap
 
 
 def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
-    for arguments in (["--help"], ["--version"], ["run", "--help"], [], ["frobnicate"], ["run", "nowhere.py"]):
+    light = (
+        ["--version"],
+        ["run", "--help"],
+        [],
+        ["frobnicate"],
+        ["run", "nowhere.py"],
+        ["plan", "-h"],
+        ["runs", "list"],
+    )
+    for arguments in (["--help"], *light):
         look = f"import sys; from fdl.cli import main; main({arguments}); print(sorted(sys.modules), file=sys.stderr)"
         done = python("-c", look)
         loaded = done.stderr.splitlines()[-1]
@@ -142,7 +151,9 @@ def test_the_module_is_the_command() -> None:
 
 def test_help(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert "run FILE" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for command in ("run FILE", "summary FILE", "plan FILE", "runs list", "runs compare"):
+        assert f"\n  {command} " in shown
     assert main(["run", "--help"]) == 0
     assert "--smoke" in capsys.readouterr().out
     assert main(["run", "toy.py", "--help"]) == 0
@@ -155,7 +166,7 @@ def test_help(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--bad STR What is wrong with the data. (default: '')",  # a comment above it
     ):
         assert option in shown
-    for name in ("--seed INT", "--runs PATH", "--smoke"):
+    for name in ("--seed INT", "--runs PATH", "--smoke", "--tensorboard"):
         assert name in shown
     assert folders(place) == []
 

@@ -34,9 +34,11 @@ def watch(task: Task) -> Task:
     >>> sorted(outcome.metrics)
     ['activation/0', 'activation/head']
     """
-    if not isinstance(task.objective, Supervised):
-        raise InputError("watch: expected a task made by fdl.supervised; others call fdl.inspect.attach themselves")
-    supervised = task.objective
+    if not isinstance(task.objective, Supervised) or not isinstance(task.objective.model, Layer):
+        raise InputError(
+            "watch: expected a task that fdl.supervised made from a layer; others call fdl.inspect.attach themselves"
+        )
+    supervised, model = task.objective, task.objective.model
 
     def objective(params: Any, state: Any, batch: Any, *, key: Any, train: bool) -> Outcome:
         sizes: dict[str, jax.Array] = {}
@@ -47,7 +49,7 @@ def watch(task: Task) -> Task:
                 mean = sum(leaf.sum() for leaf in leaves) / max(sum(leaf.size for leaf in leaves), 1)
                 sizes[f"activation/{path}"] = jax.lax.stop_gradient(jnp.sqrt(mean))
 
-        tapped = dataclasses.replace(supervised, model=attach(supervised.model, report, copies=False))
+        tapped = dataclasses.replace(supervised, model=attach(model, report, copies=False))
         outcome = tapped(params, state, batch, key=key, train=train)
         return outcome._replace(metrics={**(outcome.metrics or {}), **sizes})
 

@@ -1,53 +1,56 @@
-"""The options of `fdl run FILE`: the fields of the experiment's `Config`, beside a few of our own."""
+"""The options of `fdl COMMAND FILE`: the fields of the experiment's `Config`, beside a few of the command's own."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from pathlib import Path
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fdl.errors import InputError
 
-RESERVED = ("seed", "runs", "smoke", "help")
+
+class Option(NamedTuple):
+    """An option of a command itself."""
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
 
 
-def parse(module: ModuleType, file: str, arguments: list[str]) -> Any:
-    """An object with the attributes config, seed, runs and smoke.
+def parse(module: ModuleType, file: str, arguments: list[str], command: str, own: Sequence[Option]) -> Any:
+    """An object with the attribute config, and one for each of the command's own options.
 
     Raises:
-      InputError: a field with one of our names, or values that the `Config` itself refuses.
+      InputError: a field with the name of one of them, or values that the `Config` itself refuses.
       SystemExit: code 0 after --help, 2 after an unknown option or a value of the wrong type, both printed.
     """
     import tyro
 
-    taken = [field.name for field in dataclasses.fields(module.Config) if field.name in RESERVED]
+    reserved = {"help", *(option.name for option in own)}
+    taken = [field.name for field in dataclasses.fields(module.Config) if field.name in reserved]
     if taken:
-        raise InputError(f"{file}: Config has a field {taken[0]!r}, which is an option of fdl run itself; rename it")
+        raise InputError(
+            f"{file}: Config has a field {taken[0]!r}, which is an option of fdl {command} itself; rename it"
+        )
     try:
         return tyro.cli(
-            _options(module.Config),
+            _options(module.Config, own),
             args=arguments,
-            prog=f"fdl run {file}",
+            prog=f"fdl {command} {file}",
             description=inspect.cleandoc(module.__doc__ or ""),
         )
     except ValueError as error:
         raise InputError(f"{file}: Config: {error}") from error
 
 
-def _options(config: type) -> type:
+def _options(config: type, own: Sequence[Option]) -> type:
     from tyro.conf import FlagCreatePairsOff, arg
 
-    def option(kind: Any, help: str) -> Any:
-        return Annotated[kind, arg(help=help)]
-
-    return dataclasses.make_dataclass(
-        "Options",
-        [
-            ("config", Annotated[config, arg(name="")]),  # without a name, its fields are options of the top level
-            ("seed", option(int, "Draws initial values, the order of the examples, dropout: everything."), 0),
-            ("runs", option(Path, "Where run folders go: RUNS/<experiment>/<id>."), Path("runs")),
-            ("smoke", FlagCreatePairsOff[option(bool, "Only a few steps, to see that everything works.")], False),
-        ],
-    )
+    fields: list[Any] = [("config", Annotated[config, arg(name="")])]  # no name: its fields are at the top level
+    for option in own:
+        kind = Annotated[option.kind, arg(help=option.help)]
+        fields.append((option.name, FlagCreatePairsOff[kind] if option.kind is bool else kind, option.default))
+    return dataclasses.make_dataclass("Options", fields)

@@ -1,0 +1,79 @@
+"""`fdl run FILE`: trains an experiment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fdl.commands.experiment import Opened, with_experiment
+from fdl.runs.options import Option
+
+HELP = """\
+usage: fdl run FILE [--seed N] [--runs DIR] [--smoke] [--tensorboard] [options of the experiment]
+
+Trains the experiment in FILE: a Python file with a frozen dataclass Config, whose
+fields are the options, and a function build(config) -> fdl.Experiment. What the run
+did is kept in the new folder DIR/<experiment>/<id>.
+
+  --seed N       draws initial values, the order of the examples, dropout: everything (default: 0)
+  --runs DIR     where run folders go (default: runs)
+  --smoke        only a few steps, to see that everything works
+  --tensorboard  write TensorBoard events into the run folder as well (needs tensorboardX)
+
+fdl run FILE --help shows the options of the experiment as well."""
+
+OPTIONS = (
+    Option("seed", int, 0, "Draws initial values, the order of the examples, dropout: everything."),
+    Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
+    Option("smoke", bool, False, "Only a few steps, to see that everything works."),
+    Option("tensorboard", bool, False, "Write TensorBoard events into the run folder as well (needs tensorboardX)."),
+)
+
+
+def main(arguments: list[str]) -> int:
+    return with_experiment("run", HELP, OPTIONS, arguments, _train)
+
+
+def _train(opened: Opened) -> None:
+    from contextlib import ExitStack
+
+    from fdl.runs.folder import new_folder
+    from fdl.runs.progress import progress, show_result
+    from fdl.training.run import execute
+
+    chosen = opened.chosen
+    experiment = opened.experiment.smoke() if chosen.smoke else opened.experiment
+    _audit(experiment)
+    name = Path(opened.file).stem
+    folder = new_folder(chosen.runs, name)
+    with ExitStack() as stack:
+        watchers: list[Any] = []
+        if chosen.tensorboard:
+            from fdl.runs.tensorboard import Events
+
+            watchers.append(stack.enter_context(Events(folder)))
+        options = {"build": opened.build, "config": chosen.config, "seed": chosen.seed, "folder": folder}
+        try:
+            with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
+                result = execute(experiment, watchers=(*watchers, watch), **options)
+        except BaseException as error:
+            if folder.exists():
+                error.add_note(f"recorded in {folder}")
+            raise
+    show_result({**result.metrics, **result.info}, str(folder))
+
+
+def _audit(experiment: Any) -> None:
+    """Refuses data that cannot be right, and prints what is worth a look.
+
+    Labels are checked by the loss itself, which knows its classes, before anything is compiled.
+    """
+    from fdl.data.auditing import audit
+    from fdl.runs.progress import clean, say
+
+    sets = {} if experiment.train is None else {"train": experiment.train}
+    sets = {name: each for name, each in {**sets, **experiment.evaluate}.items() if not each.streamed}
+    audited = audit(sets, targets=getattr(experiment.task.objective, "targets", "y")).require()
+    if audited.findings:
+        say(sys.stdout, clean(str(audited)))

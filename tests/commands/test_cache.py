@@ -1,0 +1,122 @@
+"""The compilation cache of `fdl` commands: the same bits from it, whatever has become of its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from fdl.cli import main
+from fdl.commands import cache
+
+OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """JAX as it comes, and a cache folder of the test's own; the tests themselves run without any."""
+    config: Any = jax.config
+    before = {name: getattr(config, name) for name in OPTIONS}
+    for name in ("FDL_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FDL_CACHE", str(tmp_path / "caches"))
+    compilation_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", True)
+    yield tmp_path / "caches" / "compiled"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*-cache"))
+
+
+def run(place: Path, name: str, *options: str) -> tuple[bytes, list[bool]]:
+    """The metrics of a run, and whether each of its programs came from the cache."""
+    assert main(["run", "toy.py", "--runs", name, *options]) == 0
+    (found,) = place.glob(f"{name}/toy/*")
+    programs = json.loads((found / "manifest.json").read_text())["programs"]
+    return (found / "metrics.jsonl").read_bytes(), [program["cache_hit"] for program in programs]
+
+
+def test_a_warm_run_has_the_bits_of_a_cold_one_and_damaged_entries_heal(
+    place: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warnings.simplefilter("always")  # as errors, they would come out of JAX
+    cold, hits = run(place, "cold")
+    assert not any(hits)
+    assert any(path.name.startswith("jit_chunk-") for path in entries(folder)), "though it took less than a second"
+    other, hits = run(place, "other", "--rate", "0.2")
+    assert all(hits), "the floats of a config are arguments of its programs"
+    for path in entries(folder):
+        path.write_bytes(path.read_bytes()[:-9])
+    damaged, hits = run(place, "damaged")
+    assert not any(hits)
+    healed, hits = run(place, "healed")
+    assert all(hits)
+    assert cold == damaged == healed != other
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_used_is_a_note(place: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.parent.write_text("no folder")
+    assert main(["summary", "toy.py"]) == 0
+    assert capsys.readouterr().err.startswith("note: compiled programs are not kept: ")
+
+
+def off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FDL_COMPILATION_CACHE", "off")
+
+
+def disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    jax.config.update("jax_enable_compilation_cache", False)  # what JAX_ENABLE_COMPILATION_CACHE=false does
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    jax.config.update("jax_compilation_cache_dir", "/elsewhere")  # what JAX_COMPILATION_CACHE_DIR does
+
+
+@pytest.mark.parametrize("way", [off, disabled, elsewhere])
+def test_ways_out(monkeypatch: pytest.MonkeyPatch, folder: Path, way: Any) -> None:
+    way(monkeypatch)
+    config: Any = jax.config
+    before = [getattr(config, name) for name in OPTIONS]
+    cache.enable()
+    assert [getattr(config, name) for name in OPTIONS] == before
+    assert not folder.exists()
+
+
+def test_a_word_that_is_neither_on_nor_off(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FDL_COMPILATION_CACHE", "of")
+    assert main(["summary", "toy.py"]) == 2
+    assert "FDL_COMPILATION_CACHE: expected on or off, got 'of'" in capsys.readouterr().err
+
+
+def test_the_folder_is_the_users_own(folder: Path) -> None:
+    cache.enable()
+    config: Any = jax.config
+    mine = Path(config.jax_compilation_cache_dir)
+    assert mine.parent == folder
+    assert mine.stat().st_mode & 0o777 == 0o700, "whoever writes a program there has it run"
+    assert config.jax_persistent_cache_min_compile_time_secs == 0
+
+
+def test_what_was_unused_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "a").mkdir(parents=True)
+    for age, name in enumerate(("new-cache", "used-cache", "old-cache", "notes.txt")):
+        (folder / "a" / name).write_bytes(bytes(100))
+        accessed = 1e9 if name == "used-cache" else 1e9 - age
+        os.utime(folder / "a" / name, (accessed, 1e9 - 10 * age))
+    monkeypatch.setattr(cache, "SIZE", 200)
+    cache.enable()
+    assert sorted(path.name for path in (folder / "a").iterdir()) == ["new-cache", "notes.txt", "used-cache"]
