@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fdl.training.monitors import norms
     from fdl.training.run import run
     from fdl.training.step import make_step
+    from fdl.training.sweep import sweep
+    from fdl.training.sweep_result import SweepResult
     from fdl.training.task import Outcome, Task, supervised
 
 _MODULES = ("data", "initializers", "inspect", "interop", "losses", "metrics", "nn", "ops")
@@ -38,15 +40,17 @@ _HOMES = {
     "fdl.training.monitors": ("norms",),
     "fdl.training.run": ("run",),
     "fdl.training.step": ("make_step",),
+    "fdl.training.sweep": ("sweep",),
+    "fdl.training.sweep_result": ("SweepResult",),
     "fdl.training.task": ("Outcome", "Task", "supervised"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "Task",
+    "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "SweepResult", "Task",
     "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
     "inspect", "interop", "losses", "make_step", "metrics", "nn", "norms", "ops", "run", "summary", "supervised",
-    "with_ema",
+    "sweep", "with_ema",
 ]  # fmt: skip
 
 

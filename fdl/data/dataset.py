@@ -19,6 +19,10 @@ from fdl.errors import InputError
 Batch = Any
 
 
+class TracedDataError(InputError):
+    """A dataset was made from a value that a program takes as an argument."""
+
+
 class Dataset:
     """What the engine asks of a dataset. `arrays` below is `self.arrays` as placed on the device."""
 
@@ -227,7 +231,7 @@ def _host(value: Any, name: str) -> Any:
 
 def host_array(leaf: Any, name: str) -> np.ndarray:
     if isinstance(leaf, Tracer):
-        raise InputError(
+        raise TracedDataError(
             f"dataset array {name!r} is traced: data must not depend on a swept value; "
             "compute it from fields that are not swept, or apply the swept value in the objective or in augment"
         )

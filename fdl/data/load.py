@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from typing import Literal, overload
 
 from fdl.data.dataset import Arrays, Full
@@ -77,4 +79,10 @@ def load(name: str, split: str) -> Arrays | Full:
     entry = SETS[name]
     if split not in entry.splits:
         raise InputError(f"dataset {name!r} has no split {split!r}{did_you_mean(split, entry.splits)}")
-    return entry.read(split)
+    return _read(name, split, os.environ.get("FDL_DATA"), os.environ.get("FDL_CACHE"))
+
+
+@functools.lru_cache(4)
+def _read(name: str, split: str, *places: str | None) -> Arrays | Full:
+    """Datasets are never written to, so that those last used are kept: an experiment is built several times."""
+    return SETS[name].read(split)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fdl.data.stream import Stream
@@ -87,7 +87,7 @@ class Programs:
                 self.arrays[name] = {k: jax.tree.map(place, v) for k, v in dataset.arrays.items()}
 
     def _everywhere(self) -> Any:
-        return None if self.mesh is None else jax.sharding.NamedSharding(self.mesh, P())
+        return None if self.mesh is None else NamedSharding(self.mesh, P())
 
     def _compile(self, key: jax.Array, hyper: Hyper, total: int) -> None:
         recipe, experiment, zero = self.recipe, self.recipe.experiment, np.int32(0)
@@ -98,8 +98,7 @@ class Programs:
         self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
         self._init = self._jit(partial(init_carry, recipe), (0, 0))
         carry = jax.eval_shape(self._init, key, hyper)
-        freeze = self.members and experiment.patience is not None
-        chunk, self.names = make_chunk(recipe, self.capacity, freeze)
+        chunk, self.names = make_chunk(recipe, self.capacity, self.members)
         stopped = jax.ShapeDtypeStruct(key.shape, bool)
         arguments = (carry, arrays, key, hyper, zero, zero, stopped)
         axes = (0, None, 0, 0, None, None, 0)
@@ -147,6 +146,8 @@ class Programs:
         return set_name, self.evaluations[set_name][1].index(metric)
 
     def _compiled(self, name: str, function: Callable[..., Any], axes: Any, *arguments: Any, **options: Any) -> Any:
+        if self.mesh is not None:
+            options["in_shardings"] = tuple(NamedSharding(self.mesh, spec) for spec in _specs(axes))
         program, record = compiled(name, self._lift(function, axes), *arguments, **options)
         self.records += (record,)
         return program
@@ -161,8 +162,11 @@ class Programs:
         lifted = jax.vmap(function, in_axes=axes)
         if self.mesh is None:
             return lifted
-        specs = tuple(P() if axis is None else P("members") for axis in axes)
-        return jax.shard_map(lifted, mesh=self.mesh, in_specs=specs, out_specs=P("members"), check_vma=False)
+        return jax.shard_map(lifted, mesh=self.mesh, in_specs=_specs(axes), out_specs=P("members"), check_vma=False)
+
+
+def _specs(axes: tuple[int | None, ...]) -> tuple[P, ...]:
+    return tuple(P() if axis is None else P("members") for axis in axes)
 
 
 def selected_set(experiment: Experiment) -> str:

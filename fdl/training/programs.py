@@ -40,7 +40,7 @@ def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array
 
 
 def make_chunk(
-    recipe: Recipe, capacity: int, freeze: bool = False
+    recipe: Recipe, capacity: int, together: bool = False
 ) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
     """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
 
@@ -48,8 +48,8 @@ def make_chunk(
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
     matters: many small leaves in a loop's carry cost more than a small model's step.
 
-    A run that has stopped takes no step. Of many side by side each step is taken and then, with `freeze`, dropped by
-    those that have: their loop must keep one count for all, or every `cond` in it would become a select.
+    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have: their
+    loop must keep one count for all, or every `cond` in it would become a select.
     """
     experiment = recipe.experiment
     dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
@@ -78,12 +78,12 @@ def make_chunk(
             carry, history = loop
             new, metrics = advance(carry, arrays, key, hyper, start, j)
             row = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
-            if freeze:
+            if together and experiment.patience is not None:
                 new = jax.tree.map(lambda n, o: jnp.where(stopped, o, n), new, carry)
             return new, lax.dynamic_update_index_in_dim(history, row, j, 0)
 
         empty = jnp.zeros((capacity, len(names)), jnp.float32)
-        return lax.fori_loop(0, count if freeze else jnp.where(stopped, 0, count), body, (carry, empty))
+        return lax.fori_loop(0, count if together else jnp.where(stopped, 0, count), body, (carry, empty))
 
     def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Metrics:
         return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)[1]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from fdl.data.dataset import TracedDataError
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
 
@@ -68,10 +69,11 @@ def float_fields(config: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Untraceable:
-    """A float that Python needed the value of: the field, and where."""
+    """A float that Python needed the value of: the field, where, and whether it was for the data."""
 
     field: str
     where: str
+    data: bool
 
     def __str__(self) -> str:
         return f"{self.field} becomes a Python number or a branch ({self.where}), so that each value is a program"
@@ -85,23 +87,23 @@ def settled(recipe: Recipe, attempt: Callable[[Recipe], T]) -> tuple[T, list[Unt
     try:
         return attempt(recipe), []
     except (InputError, TypeError, ValueError):
-        faults = {name: _fault(dataclasses.replace(recipe, traced=(name,))) for name in recipe.traced}
-        bad = [Untraceable(name, where) for name, where in faults.items() if where is not None]
+        faults = [_fault(dataclasses.replace(recipe, traced=(name,)), name) for name in recipe.traced]
+        bad = [fault for fault in faults if fault is not None]
         if not bad:
             raise
-    left = tuple(name for name, where in faults.items() if where is None)
+    left = tuple(name for name in recipe.traced if name not in {fault.field for fault in bad})
     return attempt(dataclasses.replace(recipe, traced=left)), bad
 
 
-def _fault(recipe: Recipe) -> str | None:
-    """Where tracing the first step with traced floats fails, None where it does not."""
+def _fault(recipe: Recipe, field: str) -> Untraceable | None:
+    """Where tracing the first step with this field traced fails, None where it does not."""
     experiment = recipe.experiment
 
     def first(key: jax.Array, hyper: Hyper, batch: Any) -> Any:
         update = recipe.at(hyper).update()
         return update(update.init(key), batch, key)
 
-    batch = jax.tree.map(jnp.asarray, experiment.dataset.sample(experiment.batch_size)[0])
+    batch = experiment.dataset.sample(experiment.batch_size)[0]
     if experiment.accumulate > 1:  # a sample may be larger than a batch by a few rows
         batch = jax.tree.map(lambda x: x[: len(x) - len(x) % experiment.accumulate], batch)
     try:
@@ -109,5 +111,6 @@ def _fault(recipe: Recipe) -> str | None:
     except (InputError, TypeError, ValueError) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
         last = frames[-1] if frames else None
-        return f"{last.filename}:{last.lineno}" if last else type(error).__name__
+        where = f"{last.filename}:{last.lineno}" if last else type(error).__name__
+        return Untraceable(field, where, isinstance(error, TracedDataError))
     return None

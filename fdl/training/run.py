@@ -74,7 +74,7 @@ def execute(
     recipe = Recipe(experiment, build, config, () if build is None else float_fields(config))
 
     def train(watchers: Sequence[Watcher], compiled: Callable[[Programs], None]) -> Result:
-        with _deferred_interrupt() as interrupted:
+        with interruptible() as interrupted:
             programs, _ = settled(recipe, lambda recipe: Programs(recipe, key, recipe.values(), chunk))
             compiled(programs)
             hyper = programs.recipe.values()
@@ -107,7 +107,7 @@ def run_key(seed: int) -> jax.Array:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Holds back the first Ctrl-C until the loop asks for it; a second one interrupts at once.
 
     Compiling is under it as well: an exception in the middle of that can crash jaxlib at exit. Where Ctrl-C is ignored

@@ -1,0 +1,220 @@
+"""Sweeps: many seeds and settings as members of one compiled program."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.errors import InputError, did_you_mean
+from fdl.training.driver import Driver, Hook, Trained, Watcher
+from fdl.training.executables import Programs
+from fdl.training.experiment import Experiment
+from fdl.training.recipe import Recipe, Untraceable, float_fields, settled, weak_column
+from fdl.training.rehearsal import rehearse
+from fdl.training.run import interruptible, run_key
+from fdl.training.sweep_result import Bucket, SweepResult
+
+Over = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
+
+
+def sweep(
+    build: Callable[[Any], Experiment],
+    config: Any,
+    over: Over | None = None,
+    seeds: Sequence[int] = (0,),
+    *,
+    chunk: int | None = None,
+    hooks: Sequence[Hook] = (),
+    devices: Sequence[Any] | None = None,
+    max_members: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> SweepResult:
+    """Trains a member for every setting and seed; those that share a program train side by side in it.
+
+    A member follows the same function as `fdl.run(build, its config, seed=its seed)`: initial values, order of the
+    examples and random numbers are equal to the bit; sums are taken in another order, so that losses agree to rounding.
+
+    Args:
+      build: config -> `Experiment`, pure and cheap.
+      config: a frozen dataclass; members are copies of it with some fields replaced.
+      over: {field: values, ...} for every combination, or a list of {field: value} for just these; None = the config.
+      seeds: each setting is trained with each of them.
+      chunk, hooks: as for `fdl.run`; an event has `members`, and metrics [members].
+      devices: members are divided over them; None = all there are.
+      max_members: at most so many side by side, the others after them; None = as many as fit into memory.
+      tell: gets a line for each program before it starts, and for each field that could not be traced.
+
+    Floats are arguments of the program. Fields of another type, and floats that `build` turns into a Python number or a
+    branch, make a program for each of their values.
+
+    Raises:
+      InputError: no such field, no value, a seed that is none; a swept float that the data depends on; what `fdl.run`
+        refuses.
+
+    Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
+    """
+    say = tell or (lambda line: None)
+    settings = expand(config, over)
+    members = [Member(dataclasses.replace(config, **setting), setting, seed) for setting in settings for seed in seeds]
+    if not members:
+        raise InputError("sweep: expected at least one seed, got none")
+    for seed in seeds:
+        run_key(seed)  # refuses what is none before anything starts
+    results: list[Bucket] = []
+    groups = _grouped(members, frozenset(float_fields(config)))
+    queue = [(list(numbers), frozenset(float_fields(config))) for numbers in groups]
+    while queue:
+        numbers, floats = queue.pop(0)
+        bucket = _Group(build, [members[i] for i in numbers], numbers, floats)
+        bad = bucket.compile(chunk, devices, max_members)
+        split = [each for each in bad if len({getattr(members[i].config, each.field) for i in numbers}) > 1]
+        if split:
+            for each in split:
+                say(f"sweep: {each}")
+            floats = floats - {each.field for each in bad}
+            queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
+            continue
+        say(f"program {len(results) + 1}: {len(numbers)} members, {bucket.block} side by side")
+        results.append(bucket.train(chunk, hooks))
+    return SweepResult.of(members, results)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep: its config, what of it is swept, its seed."""
+
+    config: Any
+    setting: Mapping[str, Any]
+    seed: int
+
+
+def expand(config: Any, over: Over | None) -> list[dict[str, Any]]:
+    """The settings that `over` spells, each {field: value}.
+
+    Raises:
+      InputError: a field that the config lacks, no values, a value of another type than the field's.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise InputError(f"sweep: config: expected an instance of a dataclass, got {config!r}")
+    if over is None:
+        return [{}]
+    if isinstance(over, Mapping):
+        for name, values in over.items():
+            if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
+                raise InputError(f"sweep: {name}: expected a list of values, got {values!r}")
+        settings = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
+    else:
+        settings = [dict(setting) for setting in over]
+    if not settings:
+        raise InputError("sweep: over is an empty list; None means the config alone")
+    fields = [f.name for f in dataclasses.fields(config)]
+    return [{name: _fitting(config, fields, name, value) for name, value in setting.items()} for setting in settings]
+
+
+def _fitting(config: Any, fields: list[str], name: str, value: Any) -> Any:
+    if name not in fields:
+        raise InputError(f"sweep: the config has no field {name!r}{did_you_mean(name, fields)}")
+    value = value.item() if isinstance(value, np.generic) else value
+    before = getattr(config, name)
+    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if before is not None and type(value) is not type(before):
+        raise InputError(f"sweep: {name}: expected a {type(before).__name__} such as {before!r}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"sweep: {name}: expected a finite number, got {value}")
+    return value
+
+
+def _grouped(members: Sequence[Member], floats: frozenset[str]) -> list[list[int]]:
+    """The numbers of the members that differ in nothing but seeds and traced floats."""
+    groups: dict[str, list[int]] = {}
+    for number, member in enumerate(members):
+        fixed = {f.name: getattr(member.config, f.name) for f in dataclasses.fields(member.config)}
+        name = repr({key: value for key, value in fixed.items() if key not in floats})
+        groups.setdefault(name, []).append(number)
+    return list(groups.values())
+
+
+class _Group:
+    """Members that share a program."""
+
+    def __init__(
+        self,
+        build: Callable[[Any], Experiment],
+        members: list[Member],
+        numbers: list[int],
+        floats: frozenset[str],
+    ) -> None:
+        self.members, self.numbers = members, numbers
+        config = members[0].config
+        for member in members:  # every value by itself: ranges are checked on numbers, not on traced values
+            experiment = build(member.config)
+            if not isinstance(experiment, Experiment):
+                raise InputError(f"build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
+        self.experiment = build(config)
+        traced = tuple(f.name for f in dataclasses.fields(config) if f.name in floats)
+        self.recipe = Recipe(self.experiment, build, config, traced)
+        rehearse(self.experiment)
+
+    def compile(self, chunk: int | None, devices: Sequence[Any] | None, max_members: int | None) -> list[Untraceable]:
+        """Compiles for as many members side by side as allowed and possible; says which floats cannot be traced."""
+        self.devices = list(jax.devices() if devices is None else devices)
+        self.block = min(len(self.members), max_members or len(self.members))
+
+        def attempt(recipe: Recipe) -> Programs:
+            while True:
+                self._mesh()
+                keys, hyper = self._block(recipe, 0)
+                programs = Programs(recipe, keys, hyper, chunk, members=True, mesh=self.mesh)
+                needed = max(record.bytes_arguments + record.bytes_temporaries for record in programs.records)
+                if max_members is not None or self.block == 1 or needed < _memory(self.devices[0]):
+                    return programs
+                self.block = -(-self.block // 2)
+
+        swept = {name for member in self.members for name in member.setting}
+        self.programs, bad = settled(self.recipe, attempt)
+        for each in bad:
+            if each.field in swept and each.data:
+                raise InputError(f"sweep: the data depends on the swept field {each.field!r}: {each.where}")
+        return bad
+
+    def train(self, chunk: int | None, hooks: Sequence[Hook], watchers: Sequence[Watcher] = ()) -> Bucket:
+        """Block after block through the same executables."""
+        done: list[Trained] = []
+        with interruptible() as interrupted:
+            for first in range(0, len(self.members), self.block):
+                keys, hyper = self._block(self.programs.recipe, first)
+                driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted)
+                done.append(driver.drive())
+        return Bucket(tuple(self.numbers), self.block, tuple(done))
+
+    def _mesh(self) -> None:
+        """As many devices as divide the members; one needs no mesh."""
+        count = min(len(self.devices), self.block)
+        self.block = -(-self.block // count) * count
+        self.mesh = None
+        if count > 1:
+            self.mesh = jax.sharding.Mesh(np.array(self.devices[:count]), ("members",))
+
+    def _block(self, recipe: Recipe, first: int) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Keys and floats of the members from `first` on; the last one again where the block is not full."""
+        rows = [min(first + i, len(self.members) - 1) for i in range(self.block)]
+        hyper = {name: weak_column([getattr(self.members[i].config, name) for i in rows]) for name in recipe.traced}
+        return jnp.stack([run_key(self.members[i].seed) for i in rows]), hyper
+
+
+def _memory(device: Any) -> float:
+    """Bytes that programs may use on a device: most of what it has."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return 0.9 * stats["bytes_limit"]
+    return 0.6 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,139 @@
+"""What a sweep returns: figures by member, and the members themselves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdl.errors import InputError, did_you_mean
+from fdl.training.driver import Result, Trained
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The members of one program, `block` at a time.
+
+    Args:
+      numbers: which members of the sweep they are.
+      blocks: what was trained, one after the other.
+    """
+
+    numbers: tuple[int, ...]
+    block: int
+    blocks: tuple[Trained, ...]
+
+    @property
+    def params(self) -> Any:
+        """The parameters of all members, each array with a leading axis for them."""
+        return self._stacked(lambda trained: trained.params)
+
+    @property
+    def state(self) -> Any:
+        """Their running statistics."""
+        return self._stacked(lambda trained: trained.state)
+
+    def _stacked(self, part: Any) -> Any:
+        parts = [part(trained) for trained in self.blocks]
+        return jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves)[: len(self.numbers)], *parts)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The results of all members, in the order of settings and then seeds.
+
+    Args:
+      configs, settings, seeds: of each member; a setting is what of the config was swept.
+      metrics: name -> [members], as `Result.metrics`; NaN where a member has none.
+      history: name -> [members, n]; NaN after a member's end.
+      steps: name -> [n].
+      failed: [members], the step at which the loss was no longer finite, 0 = never.
+      buckets: one for each program.
+      compiles: the number of training programs compiled.
+    """
+
+    configs: tuple[Any, ...]
+    settings: tuple[Mapping[str, Any], ...]
+    seeds: tuple[int, ...]
+    metrics: dict[str, np.ndarray]
+    history: dict[str, np.ndarray]
+    steps: dict[str, np.ndarray]
+    failed: np.ndarray
+    buckets: tuple[Bucket, ...]
+    compiles: int
+
+    @classmethod
+    def of(cls, members: Sequence[Any], buckets: Sequence[Bucket]) -> SweepResult:
+        """The members of all buckets, brought together."""
+        results: dict[int, Result] = {}
+        failed = np.zeros(len(members), int)
+        for bucket in buckets:
+            for place, number in enumerate(bucket.numbers):
+                trained, row = bucket.blocks[place // bucket.block], place % bucket.block
+                results[number] = trained.result(row)
+                failed[number] = trained.failed[row]
+        ordered = [results[number] for number in range(len(members))]
+        names = sorted({name for result in ordered for name in result.history})
+        steps = {name: max((r.steps.get(name, np.zeros(0, int)) for r in ordered), key=len) for name in names}
+        history = {name: np.full((len(members), len(steps[name])), np.nan) for name in names}
+        for row, result in enumerate(ordered):
+            for name, values in result.history.items():
+                history[name][row, np.searchsorted(steps[name], result.steps[name])] = values
+        metrics = {name: np.array([result.metrics.get(name, np.nan) for result in ordered]) for name in names}
+        return cls(
+            tuple(member.config for member in members),
+            tuple(member.setting for member in members),
+            tuple(member.seed for member in members),
+            metrics,
+            history,
+            steps,
+            failed,
+            tuple(buckets),
+            len(buckets),
+        )
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def member(self, number: int) -> Result:
+        """The `Result` of one member, as if it had run alone."""
+        for bucket in self.buckets:
+            if number in bucket.numbers:
+                place = bucket.numbers.index(number)
+                return bucket.blocks[place // bucket.block].result(place % bucket.block)
+        raise InputError(f"member: expected a number in 0..{len(self) - 1}, got {number!r}")
+
+    def best(self, metric: str, mode: str = "min") -> int:
+        """The number of the member that is best by a metric; NaN never wins.
+
+        Raises:
+          InputError: no such metric, another mode than "min" and "max", nothing but NaN.
+        """
+        if metric not in self.metrics:
+            raise InputError(f"best: no metric {metric!r}{did_you_mean(metric, self.metrics)}")
+        if mode not in ("min", "max"):
+            raise InputError(f"best: mode: expected 'min' or 'max', got {mode!r}")
+        values = self.metrics[metric] if mode == "min" else -self.metrics[metric]
+        if np.isnan(values).all():
+            raise InputError(f"best: {metric!r} is NaN for every member")
+        return int(np.nanargmin(values))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict for each member: what was swept, seed, metrics."""
+        return [
+            {**setting, "seed": seed, **{name: float(values[i]) for name, values in self.metrics.items()}}
+            for i, (setting, seed) in enumerate(zip(self.settings, self.seeds, strict=True))
+        ]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes `rows` as a table with a header."""
+        rows = self.rows()
+        with Path(path).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
