@@ -21,8 +21,8 @@ Rules = Sequence[tuple[str, T]]
 def decay_mask(layer: Layer) -> Tree:
     """A tree of booleans like `params`: True for matrices and kernels, False for biases, scales and other vectors.
 
-    An array decays where it has two axes or more, those that count the copies of a `Stack` or `Ensemble` aside: the
-    bias of a stacked layer is [layers, features] and still a bias. For `optax.adamw(..., mask=fdl.decay_mask(model))`.
+    An array that is no "bias" decays where it has two axes or more, those that count the copies of a `Stack` or
+    `Ensemble` aside: the scale of a stacked norm is [layers, features] and still a vector. For `optax.adamw(..., mask=fdl.decay_mask(model))`.
 
     >>> from fdl import nn
     >>> decay_mask(nn.Stack(nn.Linear(3, 3), 4))
@@ -38,7 +38,7 @@ def _decays(specs: Tree) -> Any:
             mask[name] = _decays(spec)
         elif spec.kind == "param":
             copies = sum(axis in COPIES for axis in spec.axes or ())
-            mask[name] = len(spec.shape) - copies >= 2
+            mask[name] = name != "bias" and len(spec.shape) - copies >= 2
     return mask
 
 

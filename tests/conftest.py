@@ -22,8 +22,12 @@ jax.config.update("jax_debug_key_reuse", True)
 hypothesis.settings.register_profile("fdl", deadline=None)  # the first example compiles
 hypothesis.settings.load_profile("fdl")
 
-# The laws hold every layer, and are quick. What is particular to a family of layers runs in the slow tier.
-SLOW = ("interop", "losses", "models", "nn", "ops", "parity", "pretrained")
+# The laws hold every layer, and are quick. What is particular to a family of layers, to an option of the engine or to a
+# command runs in the slow tier.
+SLOW = (
+    *("commands", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
+    *("training/test_options.py", "training/test_selection.py", "training/test_sweep.py"),
+)
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
 STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)
@@ -32,7 +36,7 @@ STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _folder(item.path) in SLOW:
+        if {_folder(item.path), _file(item.path)} & set(SLOW):
             item.add_marker(pytest.mark.slow)
 
 
@@ -40,6 +44,11 @@ def _folder(path: Path) -> str:
     """The folder (or file) of `tests` that a test is in; the doctests of fdl are in none."""
     tests = Path(__file__).parent
     return path.relative_to(tests).parts[0] if path.is_relative_to(tests) else ""
+
+
+def _file(path: Path) -> str:
+    tests = Path(__file__).parent
+    return str(path.relative_to(tests)) if path.is_relative_to(tests) else ""
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_60_second_example_learns_and_predicts(capsys):
     """It prints its test accuracy and eight predictions; the claims below it hold as well."""
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
     accuracy, predictions = capsys.readouterr().out.splitlines()
@@ -33,6 +33,18 @@ def test_the_60_second_example_learns_and_predicts(capsys):
     assert names["result"].params["head"]["kernel"].shape == (128, 10)
     again = fdl.run(names["experiment"], seed=0)
     assert (again.params["head"]["kernel"] == names["result"].params["head"]["kernel"]).all()
+
+
+@pytest.mark.slow
+def test_the_sweep_finds_the_best_of_its_members(capsys):
+    """Of 1e-3, 3e-3 and 1e-2 the smallest learns too little in two epochs."""
+    _, code = blocks("python")
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    rate, accuracy = map(float, capsys.readouterr().out.split())
+    assert rate > 1e-3
+    assert accuracy > 0.85
+    assert names["result"].compiles == 1
 
 
 def test_the_first_two_commands_work_alone_and_are_what_ci_runs():

@@ -60,6 +60,19 @@ def sweep(
       InputError: no such field, no value, a seed that is none; a swept float that the data depends on; what `fdl.run`
         refuses.
 
+    >>> from dataclasses import dataclass
+    >>> import fdl, optax
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     learning_rate: float = 0.1
+    >>> def build(config):
+    ...     data = fdl.data.Arrays(x=[[1.0], [2.0]], y=[[2.0], [4.0]])
+    ...     task = fdl.supervised(fdl.nn.Linear(1, 1), fdl.losses.squared_error)
+    ...     return fdl.Experiment(task, optax.sgd(config.learning_rate), data, num_steps=20)
+    >>> result = sweep(build, Config(), over={"learning_rate": [0.001, 0.01, 0.1]}, seeds=[0, 1])
+    >>> len(result), result.compiles, result.configs[result.best("train/loss")].learning_rate
+    (6, 1, 0.1)
+
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
     say = tell or (lambda line: None)

@@ -50,6 +50,7 @@ def test_build_is_pure_and_computes_nothing(file):
     assert jax.eval_shape(one.task.init, jax.random.key(0)) == jax.eval_shape(two.task.init, jax.random.key(0))
 
 
+@pytest.mark.slow
 @each
 def test_a_few_steps_of_it_run(file):
     module = module_of(file)
