@@ -49,8 +49,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "SweepResult", "Task",
     "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
-    "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops", "run", "summary", "supervised",
-    "sweep", "with_ema",
+    "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops", "run", "summary",
+    "supervised", "sweep", "with_ema",
 ]  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def decay_mask(layer: Layer) -> Tree:
     """A tree of booleans like `params`: True for matrices and kernels, False for biases, scales and other vectors.
 
     An array that is no "bias" decays where it has two axes or more, those that count the copies of a `Stack` or
-    `Ensemble` aside: the scale of a stacked norm is [layers, features] and still a vector. For `optax.adamw(..., mask=fdl.decay_mask(model))`.
+    `Ensemble` aside: the scale of a stacked norm is [layers, features] and still a vector. It is for
+    `optax.adamw(..., mask=fdl.decay_mask(model))`.
 
     >>> from fdl import nn
     >>> decay_mask(nn.Stack(nn.Linear(3, 3), 4))
