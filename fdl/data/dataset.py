@@ -64,7 +64,63 @@ class Dataset:
         raise NotImplementedError
 
 
-class Arrays(Dataset):
+class Examples(Dataset):
+    """What sets of countable examples have in common: epochs are permutations, evaluation goes through them in order.
+
+    A subclass has `_size`, and `_gather(arrays, places)`, the batch of some examples.
+    """
+
+    _size: int
+
+    def __len__(self) -> int:
+        return self._size
+
+    def steps_per_epoch(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return 1
+        if batch_size > self._size:
+            raise InputError(
+                f"batch_size {batch_size} is larger than the {self._size} examples of the training set "
+                f"({self._spelled()}): an epoch would have no batch; use batch_size <= {self._size}, or None for all"
+            )
+        return self._size // batch_size
+
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        numbers = jnp.arange(self._size, dtype=jnp.int32)
+        return self._places(numbers if batch_size is None else jax.random.permutation(key, numbers))
+
+    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
+        if batch_size is not None:
+            order = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
+        return self._gather(arrays, order)
+
+    def num_eval_batches(self, batch_size: int | None) -> int:
+        return -(-self._size // self._eval_size(batch_size))
+
+    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, jax.Array]:
+        size = self._eval_size(batch_size)
+        index = number * size + jnp.arange(size)
+        return self._gather(arrays, self._places(jnp.minimum(index, self._size - 1))), index < self._size
+
+    def join(self, batches: Any) -> Any:
+        return batches.reshape(-1, *batches.shape[2:])[: self._size]
+
+    def _eval_size(self, batch_size: int | None) -> int:
+        return min(batch_size or self._size, self._size)
+
+    def _places(self, numbers: Any) -> Any:
+        """Where the examples of these numbers are."""
+        return numbers
+
+    def _gather(self, arrays: Any, places: Any) -> Batch:
+        raise NotImplementedError
+
+    def _spelled(self) -> str:
+        """The names of the entries, for errors."""
+        raise NotImplementedError
+
+
+class Arrays(Examples):
     """Named arrays whose leading axis counts the examples: `Arrays(x=images, y=labels)`.
 
     Training goes through fresh permutations of the examples, `n // batch_size` full batches an epoch (the rest of the
@@ -90,9 +146,6 @@ class Arrays(Dataset):
         if not self._size:
             raise InputError(f"Arrays: no examples ({', '.join(sizes)} have a leading axis of 0)")
         self.arrays = {"tree": tree, "rows": None}
-
-    def __len__(self) -> int:
-        return self._size
 
     def __getitem__(self, name: str) -> Any:
         """The named host array of these examples."""
@@ -123,38 +176,10 @@ class Arrays(Dataset):
     def head(self, count: int) -> Arrays:
         return self.take(np.arange(min(count, self._size)))
 
-    def steps_per_epoch(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return 1
-        if batch_size > self._size:
-            names = ", ".join(path for path, _ in _paths(self.arrays["tree"]))
-            raise InputError(
-                f"batch_size {batch_size} is larger than the {self._size} examples of the training set ({names}): "
-                f"an epoch would have no batch; use batch_size <= {self._size}, or None for all of them"
-            )
-        return self._size // batch_size
-
-    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
-        if batch_size is None:
-            return jnp.arange(self._size, dtype=jnp.int32)
-        return jax.random.permutation(key, jnp.arange(self._size, dtype=jnp.int32))
-
     def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
         if batch_size is None:
-            return self._gather(arrays, slice(None))
-        index = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
-        return self._gather(arrays, index)
-
-    def num_eval_batches(self, batch_size: int | None) -> int:
-        return -(-self._size // self._eval_size(batch_size))
-
-    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, jax.Array]:
-        size = self._eval_size(batch_size)
-        index = number * size + jnp.arange(size)
-        return self._gather(arrays, jnp.minimum(index, self._size - 1)), index < self._size
-
-    def join(self, batches: Any) -> Any:
-        return batches.reshape(-1, *batches.shape[2:])[: self._size]
+            return self._gather(arrays, slice(None))  # all of them: nothing to gather
+        return super().batch(arrays, order, position, batch_size)
 
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         extremes: list[int] = []
@@ -168,13 +193,13 @@ class Arrays(Dataset):
         index = index[: max(size, len(set(extremes)))]
         return self._gather(self.arrays, np.asarray(index)), index
 
-    def _eval_size(self, batch_size: int | None) -> int:
-        return min(batch_size or self._size, self._size)
-
-    def _gather(self, arrays: Any, index: Any) -> Batch:
+    def _gather(self, arrays: Any, places: Any) -> Batch:
         if arrays["rows"] is not None:
-            index = arrays["rows"][index]
-        return jax.tree.map(lambda leaf: leaf[index], arrays["tree"])
+            places = arrays["rows"][places]
+        return jax.tree.map(lambda leaf: leaf[places], arrays["tree"])
+
+    def _spelled(self) -> str:
+        return ", ".join(path for path, _ in _paths(self.arrays["tree"]))
 
 
 class Full(Dataset):

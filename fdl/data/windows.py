@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fdl.data.dataset import Batch, Dataset, host_array
+from fdl.data.dataset import Batch, Examples, host_array
 from fdl.errors import InputError
 
 
-class Windows(Dataset):
+class Windows(Examples):
     """Examples cut from one long array, whose first axis is time: `Windows(tokens, 64)`.
 
     An example is `{"x": series[i : i + length], "y": what follows}`. For language models y is x one step later; with a
@@ -53,44 +52,15 @@ class Windows(Dataset):
         self._starts = len(self.series) - length - after + 1  # of all windows that fit
         self._size = (self._starts - 1) // self.stride + 1
 
-    def __len__(self) -> int:
-        return self._size
-
     def head(self, count: int) -> Windows:
         needed = (min(count, self._size) - 1) * self.stride + len(self.series) - self._starts + 1
         options = {"horizon": self.horizon, "stride": self.stride, "random": self.random}
         return Windows(self.series[:needed], self.length, **options)
 
-    def steps_per_epoch(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return 1
-        if batch_size > self._size:
-            raise InputError(
-                f"batch_size {batch_size} is larger than the {self._size} windows of the training series: an epoch "
-                f"would have no batch; use batch_size <= {self._size}, or a smaller stride"
-            )
-        return self._size // batch_size
-
     def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
         if self.random:
             return jax.random.randint(key, (self._size,), 0, self._starts)
-        numbers = jnp.arange(self._size, dtype=jnp.int32)
-        return (numbers if batch_size is None else jax.random.permutation(key, numbers)) * self.stride
-
-    def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
-        if batch_size is not None:
-            order = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
-        return self._cut(arrays["series"], order)
-
-    def num_eval_batches(self, batch_size: int | None) -> int:
-        return -(-self._size // self._eval_size(batch_size))
-
-    def eval_batch(self, arrays: Any, number: Any, batch_size: int | None) -> tuple[Batch, jax.Array]:
-        index = number * self._eval_size(batch_size) + jnp.arange(self._eval_size(batch_size))
-        return self._cut(arrays["series"], jnp.minimum(index, self._size - 1) * self.stride), index < self._size
-
-    def join(self, batches: Any) -> Any:
-        return batches.reshape(-1, *batches.shape[2:])[: self._size]
+        return super().order(key, batch_size)
 
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         """The first windows, and those with the smallest and the largest integer."""
@@ -100,15 +70,19 @@ class Windows(Dataset):
             flat = values.reshape(len(values), -1)
             at = [int(flat.min(1).argmin()), int(flat.max(1).argmax())]
             rows = [*dict.fromkeys([*(min(i // self.stride, self._size - 1) for i in at), *rows])][: len(rows) + 2]
-        return jax.tree.map(np.asarray, self._cut(self.series, np.asarray(rows) * self.stride)), rows
+        return jax.tree.map(np.asarray, self._gather(self.arrays, np.asarray(rows) * self.stride)), rows
 
-    def _eval_size(self, batch_size: int | None) -> int:
-        return min(batch_size or self._size, self._size)
+    def _places(self, numbers: Any) -> Any:
+        return numbers * self.stride
 
-    def _cut(self, series: Any, starts: Any) -> Batch:
+    def _gather(self, arrays: Any, places: Any) -> Batch:
+        series = arrays["series"]
         after = 1 if self.horizon is None else self.length
         ahead = self.length if self.horizon is None else self.horizon
         return {
-            "x": series[starts[:, None] + np.arange(self.length)],
-            "y": series[starts[:, None] + after + np.arange(ahead)],
+            "x": series[places[:, None] + np.arange(self.length)],
+            "y": series[places[:, None] + after + np.arange(ahead)],
         }
+
+    def _spelled(self) -> str:
+        return f"windows of {self.length} values, {self.stride} apart"

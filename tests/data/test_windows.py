@@ -92,5 +92,5 @@ def test_what_has_no_window_is_refused(arguments, message):
 
 
 def test_a_batch_larger_than_the_series_is_refused():
-    with pytest.raises(fdl.InputError, match="4 windows"):
+    with pytest.raises(fdl.InputError, match="4 examples.*windows of 10 values"):
         Windows(np.arange(41), 10).steps_per_epoch(5)
