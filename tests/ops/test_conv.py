@@ -238,7 +238,7 @@ def test_refused(call, message):
 @pytest.mark.parametrize("groups", [1, 4])
 def test_an_empty_batch_of_tall_images(groups):
     """Tall enough for bands; its kernel has a gradient, of zeros."""
-    x, kernel = np.zeros((0, 2000, 2000, 4), np.float32), np.ones((3, 3, 4 // groups, 4), np.float32)
+    x, kernel = jnp.zeros((0, 2000, 2000, 4)), jnp.ones((3, 3, 4 // groups, 4))
     loss = lambda kernel: ops.conv(x, kernel, groups=groups, implementation="patches").sum()  # noqa: E731
     value, grad = jax.value_and_grad(loss)(kernel)
     assert (float(value), np.abs(grad).max()) == (0.0, 0.0)
