@@ -23,8 +23,8 @@ class Experiment:
 
     Args:
       task: what to minimise.
-      optimizer: any Optax transformation; it is called with its extra arguments value, grad and value_fn. The learning
-        rate is in the history where it is made with `optax.inject_hyperparams(optax.adam)(learning_rate=...)`.
+      optimizer: any Optax transformation; it is called with its extra arguments value, grad and value_fn. Scheduled
+        values are in the history as they were used: "train/learning_rate".
       train: the training set; None = every batch is `{}` (a task that makes its own data).
       evaluate: name -> dataset; its metrics appear as "name/accuracy" and so on.
       batch_size: examples a step; None = all of them (batch gradient descent), 1 = stochastic gradient descent.

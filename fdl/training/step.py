@@ -75,7 +75,7 @@ class Update:
         optimizer = optax.with_extra_args_support(self.optimizer)
         *new, metrics = self.task.step(*now[:3], batch, key=key, optimizer=optimizer)
         values = {name: as_mean(name, metric).value() for name, metric in metrics.items()}
-        return keep_types(TrainState(*new), now), _named(values, scheduled(new[2]))
+        return keep_types(TrainState(*new), now), _named(values, scheduled(new[2], self.optimizer))
 
     def _descend(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         trained, frozen, join = split(self.trainable, now.params) if self.trainable else (now.params, None, _first)
@@ -91,7 +91,7 @@ class Update:
             grads, now.opt_state, trained, value=means["loss"].value(), grad=grads, value_fn=work.value
         )
         new = TrainState(join(optax.apply_updates(trained, updates), frozen), state, opt_state, now.loss_scale)
-        metrics = _named({name: mean.value() for name, mean in means.items()}, scheduled(opt_state))
+        metrics = _named({name: mean.value() for name, mean in means.items()}, scheduled(opt_state, self.optimizer))
         if self.monitor is not None:
             metrics = _named(metrics, self.monitor(trained, grads, updates, opt_state))
         new = keep_types(new, now)

@@ -127,6 +127,15 @@ def test_a_torch_dataset_is_indexable():
     assert sorted(np.concatenate([fdl.data.from_indexable(dataset, 4).read(i)["y"] for i in (0, 1)])) == list(range(8))
 
 
+def test_a_grain_dataset_is_indexable():
+    grain = pytest.importorskip("grain.python")
+    dataset = grain.MapDataset.range(12).map(lambda i: {"x": np.float32(i), "y": np.int32(i % 3)})
+    stream = fdl.data.from_indexable(dataset, 4)
+    epoch = np.concatenate([stream.read(i)["x"] for i in range(3)])
+    assert sorted(epoch) == list(range(12))
+    np.testing.assert_array_equal(stream.read(7)["y"], stream.read(7)["x"] % 3)
+
+
 PROGRAM = """
 import resource, numpy as np, optax, fdl
 random = np.random.default_rng(0).normal(size=(512, 3072)).astype(np.float32)  # 6 MB a batch

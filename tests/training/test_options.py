@@ -198,6 +198,33 @@ def test_the_learning_rate_that_was_used_is_in_the_history():
     assert "train/0: bias/learning_rate" in history
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        (optax.adam(optax.cosine_decay_schedule(1e-2, 37)), "learning_rate"),
+        (optax.chain(optax.clip(1.0), optax.adamw(optax.cosine_decay_schedule(1e-2, 37))), "learning_rate"),
+        (fdl.with_ema(optax.sgd(optax.cosine_decay_schedule(1e-2, 37))), "learning_rate"),
+        (
+            fdl.by_path([("bias", optax.sgd(optax.cosine_decay_schedule(1e-2, 37))), ("", optax.sgd(0.1))]),
+            "0: bias/learning_rate",
+        ),
+        (optax.chain(optax.scale_by_schedule(optax.cosine_decay_schedule(1e-2, 37)), optax.scale(-1)), "schedule"),
+    ],
+    ids=["adam", "chain", "ema", "groups", "bare"],
+)
+def test_a_schedule_within_the_optimizer_is_found(optimizer, name):
+    history = fdl.run(experiment(task=TASK, optimizer=optimizer, num_steps=5)).history
+    wanted = [optax.cosine_decay_schedule(1e-2, 37)(i) for i in range(5)]
+    np.testing.assert_allclose(history[f"train/{name}"], wanted, rtol=1e-5)
+
+
+def test_prodigy_and_dadapt_find_their_rate():
+    """They need the parameters, and estimate the distance to the solution from the gradients."""
+    for optimizer in (optax.contrib.prodigy(), optax.contrib.dadapt_adamw()):
+        history = fdl.run(experiment(task=TASK, optimizer=optimizer, num_steps=150, evaluate={})).history["train/loss"]
+        assert history[-10:].mean() < 0.7 * history[:10].mean()
+
+
 def test_a_schedule_counts_optimizer_steps_not_micro_batches():
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=lambda count: 1.0 / (1 + count))
     run = fdl.run(experiment(task=TASK, optimizer=optimizer, accumulate=5, num_steps=3))
