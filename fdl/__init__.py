@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fdl import data, initializers, inspect, interop, losses, metrics, models, nn, ops
+    from fdl import data, initializers, inspect, interop, losses, metrics, models, nn, ops, pretrained
     from fdl.core import Layer, Param, abstract, check, fold, init
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fdl.training.sweep_result import SweepResult
     from fdl.training.task import Outcome, Task, supervised
 
-_MODULES = ("data", "initializers", "inspect", "interop", "losses", "metrics", "models", "nn", "ops")
+_MODULES = ("data", "initializers", "inspect", "interop", "losses", "metrics", "models", "nn", "ops", "pretrained")
 _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
     "fdl.errors": ("InputError",),
@@ -49,8 +49,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "SweepResult", "Task",
     "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
-    "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops", "run", "summary",
-    "supervised", "sweep", "with_ema",
+    "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops", "pretrained", "run",
+    "summary", "supervised", "sweep", "with_ema",
 ]  # fmt: skip
 
 

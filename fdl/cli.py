@@ -23,6 +23,7 @@ fdl: a functional deep-learning toolkit on JAX.
 
 commands:
   run FILE      train the experiment in FILE and keep what it did in a run folder
+  sweep FILE    train many settings and seeds of it side by side
   summary FILE  show its model: paths, shapes, parameters, FLOPs
   plan FILE     show the memory and work a run would take, without running it
   runs list     show the runs in a folder
@@ -32,7 +33,7 @@ options:
   -h, --help    show this message; fdl COMMAND --help says more
   --version     show the version"""
 
-COMMANDS = ("run", "summary", "plan", "runs")
+COMMANDS = ("run", "sweep", "summary", "plan", "runs")
 """Each is the module fdl.commands.<name>, imported when it is called."""
 
 

@@ -47,10 +47,16 @@ def parse(module: ModuleType, file: str, arguments: list[str], command: str, own
 
 
 def _options(config: type, own: Sequence[Option]) -> type:
-    from tyro.conf import FlagCreatePairsOff, arg
+    from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
     fields: list[Any] = [("config", Annotated[config, arg(name="")])]  # no name: its fields are at the top level
     for option in own:
         kind = Annotated[option.kind, arg(help=option.help)]
-        fields.append((option.name, FlagCreatePairsOff[kind] if option.kind is bool else kind, option.default))
+        if option.kind is bool:
+            kind = FlagCreatePairsOff[kind]
+        if option.kind == list[str]:  # given again and again
+            kind, default = UseAppendAction[kind], dataclasses.field(default_factory=list)
+        else:
+            default = option.default
+        fields.append((option.name, kind, default))
     return dataclasses.make_dataclass("Options", fields)

@@ -1,0 +1,152 @@
+"""`fdl sweep FILE`: trains many settings and seeds side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from fdl.commands.experiment import Opened, with_experiment
+from fdl.errors import InputError, did_you_mean
+from fdl.runs.options import Option
+
+HELP = """\
+usage: fdl sweep FILE --over FIELD=VALUES [--over ...] [--seeds N] [--runs DIR] [options of the experiment]
+
+Trains the experiment in FILE for every combination of values and seeds, as members of
+one compiled program wherever only floats and seeds differ.
+
+  --over FIELD=VALUES  1e-4,1e-3,1e-2   just these
+                       log:1e-4..1e-1:8 eight values, equal steps on a logarithmic scale
+                       lin:0..0.5:6     six values, equal steps
+  --seeds N            seeds 0 .. N - 1 for each setting (default: 1)
+  --max-members N      at most so many side by side (default: as many as memory holds)
+  --runs DIR           where run folders go (default: runs)
+  --smoke              only a few steps, to see that everything works
+
+The new folder DIR/<experiment>/<id> gets members.csv, a line for each of them, beside the
+files of a run. fdl sweep FILE --help shows the options of the experiment as well."""
+
+OPTIONS = (
+    Option("over", list[str], (), "FIELD=1e-4,1e-3 or FIELD=log:1e-4..1e-1:8 or FIELD=lin:0..0.5:6; may be repeated."),
+    Option("seeds", int, 1, "Each setting is trained with the seeds 0 .. N - 1."),
+    Option("max_members", int, 0, "At most so many members side by side; 0 = as many as memory holds."),
+    Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
+    Option("smoke", bool, False, "Only a few steps, to see that everything works."),
+)
+RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+):(\d+)")
+
+
+def main(arguments: list[str]) -> int:
+    return with_experiment("sweep", HELP, OPTIONS, arguments, _sweep)
+
+
+def _sweep(opened: Opened) -> None:
+    from fdl.runs.folder import RunFolder, new_folder
+    from fdl.runs.progress import say
+    from fdl.training.sweep import sweep
+
+    chosen = opened.chosen
+    over = values(chosen.config, chosen.over)
+    for name in ("seeds", "max_members"):
+        if getattr(chosen, name) < (1 if name == "seeds" else 0):
+            raise InputError(
+                f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
+            )
+    smoke = chosen.smoke
+
+    def build(config: Any) -> Any:
+        return opened.build(config).smoke() if smoke else opened.build(config)
+
+    folder = new_folder(chosen.runs, Path(opened.file).stem)
+    with RunFolder(folder, config=chosen.config) as files:
+        files.note(over=over, seeds=chosen.seeds)
+        options = {"max_members": chosen.max_members or None, "tell": lambda line: say(sys.stdout, line)}
+        result = sweep(build, chosen.config, over or None, range(chosen.seeds), **options)
+        result.to_csv(folder / "members.csv")
+        _show(result, list(over))
+        finite = {name: figures for name, figures in result.metrics.items() if (figures == figures).any()}
+        best = {f"{name} (mean)": float(figures[figures == figures].mean()) for name, figures in finite.items()}
+        files.finish({**best, "members": len(result), "programs": result.compiles})
+    say(sys.stdout, str(folder))
+
+
+def values(config: Any, over: list[str]) -> dict[str, list[Any]]:
+    """{field: values} of what was typed, each value in the type of its field.
+
+    Raises:
+      InputError: no FIELD=VALUES, no such field, a field twice, a value that is none.
+    """
+    fields = [field.name for field in dataclasses.fields(config)]
+    found: dict[str, list[Any]] = {}
+    for text in over:
+        typed, equals, spelled = text.partition("=")
+        name = typed.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"fdl sweep: --over: expected FIELD=VALUES, got {text!r}")
+        if name not in fields:
+            raise InputError(f"fdl sweep: --over: the config has no field {name!r}{did_you_mean(name, fields)}")
+        if name in found:
+            raise InputError(f"fdl sweep: --over: {name} is given twice; list all its values in one --over")
+        found[name] = _values(name, spelled, getattr(config, name))
+    return found
+
+
+def _values(name: str, spelled: str, before: Any) -> list[Any]:
+    match = RANGE.fullmatch(spelled)
+    if match is None:
+        return [_value(name, part.strip(), before) for part in spelled.split(",")]
+    kind, low, high, count = match[1], _number(name, match[2]), _number(name, match[3]), int(match[4])
+    if not isinstance(before, float):
+        raise InputError(f"fdl sweep: --over {name}: a range is for floats, {name} is a {type(before).__name__}")
+    if count < 2 or low >= high or (kind == "log" and low <= 0):
+        raise InputError(f"fdl sweep: --over {name}={spelled}: expected low < high (log: above 0) and 2 values or more")
+    if kind == "lin":
+        return [low + (high - low) * i / (count - 1) for i in range(count)]
+    return [math.exp(math.log(low) + math.log(high / low) * i / (count - 1)) for i in range(count)]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"fdl sweep: --over {name}: expected a number, got {text!r}") from None
+
+
+def _value(name: str, text: str, before: Any) -> Any:
+    if isinstance(before, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    elif isinstance(before, float):
+        return _number(name, text)
+    elif isinstance(before, int):
+        if re.fullmatch(r"[+-]?\d+", text):
+            return int(text)
+    elif isinstance(before, str):
+        return text
+    raise InputError(f"fdl sweep: --over {name}: expected a {type(before).__name__} such as {before!r}, got {text!r}")
+
+
+def _show(result: Any, swept: list[str]) -> None:
+    """A row for each setting: the mean over its seeds, and the standard deviation."""
+    import numpy as np
+
+    from fdl.runs.progress import label, say
+
+    names = [name for name in result.metrics if not name.startswith("train/")] or ["train/loss"]
+    lines = [[*swept, *(label(name) for name in names), ""]]
+    rows = range(len(result))
+    for setting, members in itertools.groupby(rows, lambda i: tuple(result.settings[i].items())):
+        index = list(members)
+        figures = [result.metrics[name][index] for name in names]
+        cells = [f"{np.nanmean(f):.5g} +- {np.nanstd(f):.2g}" if np.isfinite(f).any() else "nan" for f in figures]
+        failed = int((result.failed[index] > 0).sum())
+        spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for _, value in setting]
+        lines.append([*spelled, *cells, f"{failed} of {len(index)} failed" if failed else ""])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        say(sys.stdout, "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

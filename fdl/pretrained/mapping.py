@@ -1,0 +1,282 @@
+"""Weights from elsewhere: a table of rules from the names of a file to a model's paths, read in both directions."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.core import Layer, Param, Tree, check, leaves
+from fdl.errors import InputError
+from fdl.pretrained.rearrange import Rearrange
+
+Names = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """These arrays of a file are those arrays of the model.
+
+    Args:
+      source: name in the file; `{i}` in it stands for a number, the same at every place of the rule.
+      path: path in the model, such as "blocks/{i}/attention/query/kernel"; () for what a file has and nobody needs.
+      change: how one becomes the other, as `Rearrange` says: "o i -> i o" transposes.
+
+    A tuple of names is one array with a leading axis for them: `("q", "k", "v")` as source are stacked, as path they
+    are split.
+
+    Raises:
+      InputError: names that do not have the same numbers; a pattern that is none.
+
+    >>> linear = Rule("layer.{i}.weight", "blocks/{i}/kernel", "o i -> i o")
+    >>> fused = Rule("h.{i}.qkv", ("blocks/{i}/query", "blocks/{i}/key", "blocks/{i}/value"), "(s h k) d -> s d h k")
+    >>> Rule("layer.{i}.weight", "kernel")
+    Traceback (most recent call last):
+    fdl.errors.InputError: Rule: 'layer.{i}.weight' and 'kernel' do not have the same numbers
+    """
+
+    source: Names
+    path: Names
+    change: str = ""
+
+    def __post_init__(self) -> None:
+        names = (*self.sources, *self.paths)
+        for name in names if self.paths else ():
+            if set(_PLACE.findall(name)) != set(_PLACE.findall(names[0])):
+                raise InputError(f"Rule: {names[0]!r} and {name!r} do not have the same numbers")
+        Rearrange(self.change)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def into(self, arrays: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """The arrays of the model, which have these shapes, from those of the file; ValueError for others."""
+        if len(set(shapes)) > 1:
+            raise ValueError(f"equal shapes to split into, got {shapes}")
+        joined = arrays[0] if isinstance(self.source, str) else np.stack(arrays)
+        shape = shapes[0] if isinstance(self.path, str) else (len(shapes), *shapes[0])
+        made = Rearrange(self.change)(joined, shape)
+        return [made] if isinstance(self.path, str) else list(made)
+
+    def back(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The arrays of the file from those of the model."""
+        joined = arrays[0] if isinstance(self.path, str) else np.stack(arrays)
+        made = Rearrange(self.change).inverse(joined, None if isinstance(self.source, str) else len(self.sources))
+        return [made] if isinstance(self.source, str) else list(made)
+
+
+Rules = Sequence[Rule]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `load` did with every name of the file and every path of the model.
+
+    `used`, `unused` (no rule, or a rule to no path of this model) and `ignored` (a rule to ()) are names of the file;
+    `missing` and `misshapen` are paths of the model, each with what was looked for.
+    """
+
+    used: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+    misshapen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is unused, missing or misshapen."""
+        return not (self.unused or self.missing or self.misshapen)
+
+    def table(self, most: int | None = None) -> str:
+        """A line for each missing (-), misshapen (!) and unused (+) name, at most `most` of them."""
+        lines = [f"  - {path}: missing, {why}" for path, why in self.missing.items()]
+        lines += [f"  ! {path}: {why}" for path, why in self.misshapen.items()]
+        lines += [f"  + {name}: unused" for name in self.unused]
+        if most is not None and len(lines) > most:
+            lines = [*lines[:most], f"  ... and {len(lines) - most} more"]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        counts = {name: len(getattr(self, name)) for name in ("used", "unused", "ignored", "missing", "misshapen")}
+        head = ", ".join(f"{count} {name}" for name, count in counts.items())
+        return "\n".join([head, self.table()]) if not self.complete else head
+
+
+def load(
+    layer: Layer,
+    tensors: Mapping[str, Any],
+    rules: Rules,
+    *,
+    strict: bool = True,
+    initial: tuple[Tree, Tree] | None = None,
+    dtype: Any = None,
+) -> tuple[Tree, Tree, Report]:
+    """(params, state, report) of a model from the arrays of a file.
+
+    Args:
+      layer: the model; it declares which paths there are and their shapes.
+      tensors: name -> array, as `read` gives them.
+      rules: the first rule that knows a name takes it.
+      strict: whether anything missing, misshapen or unused is an error.
+      initial: params and state to take what is missing from, where not strict: those of `fdl.init`, for a model with a
+        new head. Without it the missing paths are missing in the result.
+      dtype: of the params; as stored unless given. State is float32.
+
+    Raises:
+      InputError: a table of what is missing (-), misshapen (!) and unused (+).
+
+    >>> import fdl
+    >>> tensors = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
+    >>> rules = [Rule("fc.weight", "kernel", "o i -> i o"), Rule("fc.bias", "bias")]
+    >>> params, state, report = load(fdl.nn.Linear(3, 2), tensors, rules)
+    >>> params["kernel"].shape, str(report)
+    ((3, 2), '2 used, 0 unused, 0 ignored, 0 missing, 0 misshapen')
+    """
+    specs: dict[str, Param] = dict(leaves(layer.specs()))
+    values, report = _values(specs, tensors, rules)
+    if strict and not report.complete:
+        raise InputError("the file does not fit the model:\n" + report.table(10))
+    for kind, tree in zip(("param", "state"), initial or ({}, {}), strict=True):
+        kept = {path: leaf for path, leaf in leaves(tree) if path in specs and specs[path].kind == kind}
+        values = kept | values
+    params, state = (_tree(layer.specs(), kind, values, dtype) for kind in ("param", "state"))
+    return params, state, report
+
+
+def export(layer: Layer, params: Tree, state: Tree, rules: Rules) -> dict[str, np.ndarray]:
+    """The arrays of a file from those of a model: the inverse of `load` with the same rules.
+
+    The first rule that knows a path writes it. What `load` ignores is not written, and where several arrays were added
+    up the first gets all.
+
+    Raises:
+      InputError: params that do not fit the model, a path that no rule knows.
+    """
+    check(layer, params, state)
+    values = dict(leaves(params)) | dict(leaves(state))
+    tensors: dict[str, np.ndarray] = {}
+    for path in values:
+        rule, numbers = _find(path, rules, "paths")
+        if rule is None:
+            raise InputError(f"no rule knows the path {path!r}, so that it cannot be exported")
+        paths = [_named(pattern, numbers) for pattern in rule.paths]
+        if path == paths[0]:  # the others go with it
+            absent = [other for other in paths if other not in values]
+            if absent:
+                raise InputError(f"the rule for {path!r} needs {absent[0]!r} as well, which the model does not have")
+            made = rule.back([np.asarray(values[other]) for other in paths])
+            tensors |= dict(zip((_named(source, numbers) for source in rule.sources), made, strict=True))
+    return tensors
+
+
+def prefixed(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
+    """The rules for a file that puts this before every name ("bert.", "module.")."""
+
+    def named(names: Names) -> Names:
+        return prefix + names if isinstance(names, str) else tuple(prefix + name for name in names)
+
+    return [Rule(named(rule.source), rule.path, rule.change) for rule in rules]
+
+
+def _values(specs: Mapping[str, Param], tensors: Mapping[str, Any], rules: Rules) -> tuple[dict[str, Any], Report]:
+    """The value of every path that has one, and the report."""
+    used, unused, ignored = [], [], []
+    found: dict[tuple[str, ...], tuple[Rule, list[str]]] = {}  # sources -> their rule and paths
+    owner: dict[str, tuple[str, ...]] = {}
+    for name in tensors:
+        rule, numbers = _find(name, rules, "sources")
+        if rule is None or not rule.paths:
+            (unused if rule is None else ignored).append(name)
+            continue
+        sources = tuple(_named(source, numbers) for source in rule.sources)
+        paths = [_named(path, numbers) for path in rule.paths]
+        there = all(source in tensors for source in sources) and all(path in specs for path in paths)
+        if there and all(owner.setdefault(path, sources) == sources for path in paths):
+            used.append(name)
+            found[sources] = rule, paths
+        else:
+            unused.append(name)
+    values, misshapen = _made(specs, tensors, found)
+    missing = {path: _looked_for(path, rules, tensors) for path in specs if path not in owner}
+    return values, Report(tuple(used), tuple(unused), tuple(ignored), missing, misshapen)
+
+
+def _made(
+    specs: Mapping[str, Param], tensors: Mapping[str, Any], found: Mapping[tuple[str, ...], tuple[Rule, list[str]]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values by path, and why some cannot be made."""
+    values: dict[str, Any] = {}
+    misshapen: dict[str, str] = {}
+    for sources, (rule, paths) in found.items():
+        arrays, shapes = [np.asarray(tensors[source]) for source in sources], [specs[path].shape for path in paths]
+        try:
+            values |= dict(zip(paths, rule.into(arrays, shapes), strict=True))
+        except ValueError:
+            got = ", ".join(f"{source!r} {list(a.shape)}" for source, a in zip(sources, arrays, strict=True))
+            change = f" by {rule.change!r}" if rule.change else ""
+            misshapen |= {path: f"expected {list(specs[path].shape)}, got {got}{change}" for path in paths}
+    return values, misshapen
+
+
+def _looked_for(path: str, rules: Rules, tensors: Mapping[str, Any]) -> str:
+    rule, numbers = _find(path, rules, "paths")
+    if rule is None:
+        return "no rule knows it"
+    absent = [name for name in (_named(source, numbers) for source in rule.sources) if name not in tensors]
+    return f"expected {' and '.join(map(repr, absent[:3]))}{' ...' if len(absent) > 3 else ''}"
+
+
+def _find(name: str, rules: Rules, side: str) -> tuple[Rule | None, dict[str, str]]:
+    """The first rule with a pattern of this name, and what its numbers are."""
+    for rule in rules:
+        for pattern in getattr(rule, side):
+            found = _regex(pattern).fullmatch(name)
+            if found:
+                return rule, found.groupdict()
+    return None, {}
+
+
+def _named(pattern: str, numbers: Mapping[str, str]) -> str:
+    return _PLACE.sub(lambda place: numbers[place[1]], pattern)
+
+
+@functools.cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    """`{i}` as a group of digits, everything else as it stands."""
+    pieces = _PLACE.split(pattern)  # text, name, text, name, ..., text
+    seen: set[str] = set()
+    regex = ""
+    for k, piece in enumerate(pieces):
+        regex += re.escape(piece) if k % 2 == 0 else f"(?P={piece})" if piece in seen else rf"(?P<{piece}>\d+)"
+        seen |= {piece} if k % 2 else set()
+    return re.compile(regex)
+
+
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def _tree(specs: Tree, kind: str, values: dict[str, Any], dtype: Any, path: str = "") -> Tree:
+    """The values as a nested dict shaped like that of `fdl.init`."""
+    return dict(_branches(specs, kind, values, dtype, path))
+
+
+def _branches(specs: Tree, kind: str, values: dict[str, Any], dtype: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, spec in specs.items():
+        here = f"{path}/{name}" if path else name
+        if not isinstance(spec, Param):
+            branch = _tree(spec, kind, values, dtype, here)
+            if branch or kind == "param":
+                yield name, branch
+        elif spec.kind == kind and here in values:
+            # taken out, so that a large model is not in memory twice
+            yield name, jnp.asarray(values.pop(here), jnp.float32 if kind == "state" else dtype)

@@ -1,0 +1,71 @@
+"""`fdl sweep`: what was typed becomes values, a table, and a folder with a line for each member."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import fdl
+from fdl.cli import main
+from fdl.commands.sweep import values
+
+
+@dataclass(frozen=True)
+class Config:
+    rate: float = 0.1
+    width: int = 8
+    name: str = "a"
+    fast: bool = False
+
+
+def test_values_have_the_types_of_their_fields():
+    over = values(Config(), ["rate=1,1e-2", "width=8,16", "name=a,b", "fast=true,false"])
+    assert over == {"rate": [1.0, 0.01], "width": [8, 16], "name": ["a", "b"], "fast": [True, False]}
+
+
+def test_ranges_hit_both_ends_in_equal_steps():
+    over = values(Config(), ["rate=log:1e-4..1e-1:4"])
+    assert over["rate"] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert values(Config(), ["rate=lin:0..0.5:3"]) == {"rate": [0.0, 0.25, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("rate", "FIELD=VALUES"),
+        ("rat=1", "did you mean 'rate'"),
+        ("rate=a", "expected a number"),
+        ("rate=log:0..1:3", "low < high"),
+        ("rate=lin:0..1:1", "2 values or more"),
+        ("width=log:1..8:4", "a range is for floats"),
+        ("width=1.5", "expected a int"),
+        ("fast=yes", "expected a bool"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(typed, message):
+    with pytest.raises(fdl.InputError, match=message):
+        values(Config(), [typed])
+    with pytest.raises(fdl.InputError, match="twice"):
+        values(Config(), ["rate=1", "rate=2"])
+
+
+def test_a_sweep_leaves_a_line_for_each_member(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    over = ["--over", "learning_rate=1e-3,1e-2", "--seeds", "2", "--smoke", "--runs", str(tmp_path)]
+    file = Path(__file__).parents[2] / "experiments" / "digits.py"
+    assert main(["sweep", str(file), *over]) == 0
+    out = capsys.readouterr().out
+    assert "program 1: 4 members, 4 side by side" in out
+    (folder,) = tmp_path.glob("digits/*")
+    rows = list(csv.DictReader((folder / "members.csv").read_text().splitlines()))
+    assert [(float(row["learning_rate"]), row["seed"]) for row in rows] == [
+        (1e-3, "0"), (1e-3, "1"), (1e-2, "0"), (1e-2, "1")
+    ]  # fmt: skip
+    assert len({row["test/loss"] for row in rows}) == 4
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["members"], result["programs"]) == (4, 1)
+    mean = sum(float(row["test/loss"]) for row in rows) / 4
+    assert result["test/loss (mean)"] == pytest.approx(mean)
