@@ -23,10 +23,10 @@ hypothesis.settings.register_profile("fdl", deadline=None)  # the first example 
 hypothesis.settings.load_profile("fdl")
 
 # The laws hold every layer, and are quick. What is particular to a family of layers, to an option of the engine or to a
-# command runs in the slow tier.
+# command runs in the slow tier, and so do the examples in those docstrings.
 SLOW = (
     *("commands", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
-    *("training/test_options.py", "training/test_selection.py", "training/test_sweep.py"),
+    *("training/test_options.py", "training/test_selection.py", "training/test_sweep.py", "data/test_stream.py"),
 )
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
@@ -36,19 +36,25 @@ STRICT_DTYPES = ("laws", "nn", "ops", *STRICT_RANKS)
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {_folder(item.path), _file(item.path)} & set(SLOW):
+        if {_folder(item.path), _file(item.path)} & set(SLOW) or _package(item.path) in SLOW:
             item.add_marker(pytest.mark.slow)
 
 
 def _folder(path: Path) -> str:
     """The folder (or file) of `tests` that a test is in; the doctests of fdl are in none."""
-    tests = Path(__file__).parent
-    return path.relative_to(tests).parts[0] if path.is_relative_to(tests) else ""
+    return _file(path).partition("/")[0]
 
 
 def _file(path: Path) -> str:
+    """Where in `tests` a file is, "" for the doctests of fdl."""
     tests = Path(__file__).parent
-    return str(path.relative_to(tests)) if path.is_relative_to(tests) else ""
+    return path.relative_to(tests).as_posix() if path.is_relative_to(tests) else ""
+
+
+def _package(path: Path) -> str:
+    """The package of fdl that a doctest is in."""
+    fdl = Path(__file__).parents[1] / "fdl"
+    return path.relative_to(fdl).parts[0] if path.is_relative_to(fdl) else ""
 
 
 @pytest.fixture(autouse=True)
