@@ -24,8 +24,9 @@ class Config:
 def build(config):
     x = np.random.default_rng(0).normal(size=(64, config.width)).astype(np.float32)
     data = fdl.data.Arrays(x=x, y=(x.sum(1) > 0).astype(np.int32))
+    val = fdl.data.Arrays(x=x[:10] + 1, y=np.arange(10, dtype=np.int32) % 2)
     task = fdl.supervised(fdl.nn.Linear(config.width, 2), fdl.losses.softmax_cross_entropy)
-    return fdl.Experiment(task=task, optimizer=optax.adam(config.rate), train=data, evaluate={"val": data.head(10)},
+    return fdl.Experiment(task=task, optimizer=optax.adam(config.rate), train=data, evaluate={"val": val},
                           batch_size=config.batch_size, num_steps=config.num_steps, accumulate=config.accumulate)
 '''
 
