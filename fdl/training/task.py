@@ -134,6 +134,8 @@ def supervised(
 
 
 def _entry(batch: Any, name: str) -> Any:
+    if not isinstance(batch, Mapping):
+        raise InputError(f"the batch: expected a dict with the entry {name!r}, got {type(batch).__name__}")
     if name not in batch:
         raise InputError(f"the batch has no entry {name!r}{did_you_mean(name, batch)}")
     return batch[name]

@@ -48,6 +48,7 @@ REHEARSED = {
     ),
     "NaN": (lambda: experiment(x=changed(X, (5, 1), np.nan)), ["nan at row 5, column 1"]),
     "infinity": (lambda: experiment(x=changed(X, (0, 0), np.inf)), ["inf at row 0, column 0"]),
+    "augment drops the dict": (lambda: experiment(augment=lambda batch, key: batch["x"]), ["expected a dict", "'y'"]),
     "features": (lambda: experiment(x=X[:, :3]), ["Linear(4, 3)", "in_features=4", "[6, 3]"]),
     "not flattened": (lambda: experiment(x=np.ones((6, 2, 2), np.float32)), ["nn.Flatten()"]),
     "no such entry": (lambda: experiment(train=fdl.data.Arrays(x=X, label=Y)), ["no entry 'y'", "label"]),
