@@ -125,10 +125,12 @@ class Driver:
         hooks: Sequence[Hook] = (),
         watchers: Sequence[Watcher] = (),
         interrupted: Callable[[], bool] = lambda: False,
+        reports: Sequence[Mapping[str, Callable[[Any], Any]]] = (),
     ) -> None:
         self.programs, self.experiment = programs, programs.recipe.experiment
         self.key, self.hyper, self.fixed = key, hyper, chunk
         self.hooks, self.watchers, self.interrupted = hooks, watchers, interrupted
+        self.reports = reports or [self.experiment.reports]  # of each member: they may close over its config
         self.total, self.count = self.experiment.total_steps(), chunk or 1
         self.history: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.pending: deque[Callable[[], None]] = deque()
@@ -253,9 +255,9 @@ class Driver:
         if outputs is None:
             raise InputError("reports: the objective returns no outputs: Outcome(..., outputs=...)")
         columns = {name: np.zeros((*self.key.shape, 1)) for name in self.experiment.reports}
-        for member in np.ndindex(self.key.shape):
+        for member, reports in zip(np.ndindex(self.key.shape), self.reports, strict=True):
             rows = jax.tree.map(lambda leaf, member=member: dataset.join(np.asarray(leaf[member])), outputs)
-            for name, report in self.experiment.reports.items():
+            for name, report in reports.items():
                 value = np.asarray(report(rows), np.float64)
                 if value.ndim:
                     raise InputError(f"reports {name!r}: expected a number, got an array {list(value.shape)}")

@@ -168,15 +168,15 @@ class _Group:
         floats: frozenset[str],
     ) -> None:
         self.members, self.numbers = members, numbers
-        config = members[0].config
+        config, self.reports = members[0].config, []
         for member in members:  # every value by itself: ranges are checked on numbers, not on traced values
             experiment = build(member.config)
             if not isinstance(experiment, Experiment):
                 raise InputError(f"build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
-        self.experiment = build(config)
+            self.reports.append(experiment.reports)
         traced = tuple(f.name for f in dataclasses.fields(config) if f.name in floats)
-        self.recipe = Recipe(self.experiment, build, config, traced)
-        rehearse(self.experiment)
+        self.recipe = Recipe(build(config), build, config, traced)
+        rehearse(self.recipe.experiment)
 
     def compile(self, chunk: int | None, devices: Sequence[Any] | None, max_members: int | None) -> list[Untraceable]:
         """Compiles for as many members side by side as allowed and possible; says which floats cannot be traced."""
@@ -206,7 +206,8 @@ class _Group:
         with interruptible() as interrupted:
             for first in range(0, len(self.members), self.block):
                 keys, hyper = self._block(self.programs.recipe, first)
-                driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted)
+                reports = [self.reports[i] for i in self._rows(first)]
+                driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, reports)
                 done.append(driver.drive())
         return Bucket(tuple(self.numbers), self.block, tuple(done))
 
@@ -218,9 +219,13 @@ class _Group:
         if count > 1:
             self.mesh = jax.sharding.Mesh(np.array(self.devices[:count]), ("members",))
 
+    def _rows(self, first: int) -> list[int]:
+        """The members from `first` on; the last one again where the block is not full."""
+        return [min(first + i, len(self.members) - 1) for i in range(self.block)]
+
     def _block(self, recipe: Recipe, first: int) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Keys and floats of the members from `first` on; the last one again where the block is not full."""
-        rows = [min(first + i, len(self.members) - 1) for i in range(self.block)]
+        """Keys and floats of the members from `first` on."""
+        rows = self._rows(first)
         hyper = {name: weak_column([getattr(self.members[i].config, name) for i in rows]) for name in recipe.traced}
         return jnp.stack([run_key(self.members[i].seed) for i in rows]), hyper
 

@@ -187,6 +187,17 @@ def test_blocks_of_members_are_the_same_members():
     assert shapes[0][0] == 5
 
 
+def test_a_report_is_that_of_its_member():
+    """It may close over a float of the config: the first member's would be wrong for the others."""
+
+    def reporting(config):
+        return replace(build(config), reports={"rate": lambda outputs: config.learning_rate})
+
+    rates = [1e-3, 2e-3, 4e-3]
+    result = fdl.sweep(reporting, Config(), over={"learning_rate": rates}, max_members=2)
+    np.testing.assert_allclose(result.metrics["test/rate"], rates)
+
+
 def test_any_chunk_gives_the_same_members():
     over = {"learning_rate": [1e-3, 1e-2]}
     one, many = (fdl.sweep(build, Config(), over=over, chunk=chunk) for chunk in (1, 1000))
