@@ -16,8 +16,8 @@ from fdl.nn.containers import require_known
 class Remat(Layer):
     """y = block(x), of which only x is kept for the backward pass; everything inside is computed again.
 
-    Wrapped around each block of a deep model, it leaves one activation a block instead of all of them, for about a
-    third more time (Chen et al., Training deep nets with sublinear memory cost, 2016). Around the whole model it saves
+    Wrapped around each block of a deep model, it leaves one activation a block instead of all of them, for one more
+    forward pass (Chen et al., Training deep nets with sublinear memory cost, 2016). Around the whole model it saves
     nothing: all of it would be computed again before the first gradient. On CPU XLA merges the second computation with
     the first wherever both are in one straight program (jax 0.10.2); `Stack(block, n, remat=True)` saves there too.
 

@@ -39,30 +39,21 @@ def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: in
     started = time.perf_counter()
     lowered = jax.jit(function, **options).lower(*arguments)
     traced = time.perf_counter()
-    hits = _hits()
+    hits = _hits[0]
     executable = lowered.compile()
     done = time.perf_counter()
     flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
     memory = executable.memory_analysis()
     sizes = [int(getattr(memory, f"{kind}_size_in_bytes", 0)) for kind in ("argument", "temp")]
-    record = Program(name, traced - started, done - traced, _hits() > hits, float(flops), steps, *sizes)
+    record = Program(name, traced - started, done - traced, _hits[0] > hits, float(flops), steps, *sizes)
     return executable, record
 
 
-_counted = [0]
+_hits = [0]
 
 
 def _count(event: str, **details: Any) -> None:
-    if event == HIT:
-        _counted[0] += 1
+    _hits[0] += event == HIT
 
 
-def _hits() -> int:
-    """Hits of the compilation cache so far; counting starts with the first question."""
-    if not _listening:
-        jax.monitoring.register_event_listener(_count)
-        _listening.append(True)
-    return _counted[0]
-
-
-_listening: list[bool] = []
+jax.monitoring.register_event_listener(_count)

@@ -20,28 +20,26 @@ from fdl.training.task import Outcome
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """How gradients are computed: over how many micro-batches, in which precision."""
+class Batch:
+    """A batch as two functions of the trained parameters.
+
+    Args:
+      objective: of the task.
+      join: completes the trained parameters with the frozen ones.
+      state, batch, key: what the objective gets beside them.
+      accumulate: over how many micro-batches, one after the other.
+      precision: what is computed in.
+      scale: of the loss, None = 1.
+    """
 
     objective: Callable[..., Outcome]
-    accumulate: int
-    precision: str | None
-
-    def of(self, join: Callable[[Any], Any], state: Any, batch: Any, key: jax.Array, scale: Any) -> Batch:
-        """The work on one batch; `join` completes the trained parameters with the frozen ones."""
-        return Batch(self, join, state, batch, key, scale)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch as two functions of the trained parameters."""
-
-    how: Gradients
     join: Callable[[Any], Any]
     state: Any
     batch: Any
     key: jax.Array
-    scale: Any
+    accumulate: int
+    precision: str | None
+    scale: jax.Array | None
 
     def sums(self, trained: Any) -> tuple[Means, Any, Any]:
         """`(means, grads, state)`: sums of the metrics, gradients of the (scaled) sum of the losses, the new state."""
@@ -63,15 +61,15 @@ class Batch:
         return self._accumulated(one)[0]["loss"].value()
 
     def _total(self, trained: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Means, Any]]:
-        params = compute_copy(self.join(trained), self.how.precision)
-        outcome = self.how.objective(params, state, batch, key=key, train=True)
+        params = compute_copy(self.join(trained), self.precision)
+        outcome = self.objective(params, state, batch, key=key, train=True)
         means = reduce(outcome)
         total = means["loss"].total * (1.0 if self.scale is None else self.scale)
         return total, (means, state if outcome.state is None else outcome.state)
 
     def _accumulated(self, one: Callable[[Any, Any, jax.Array], tuple[Any, Any]]) -> tuple[Any, Any]:
         """`one(state, batch, key) -> (sums, state)`, the sums added up and the state handed on over micro-batches."""
-        count = self.how.accumulate
+        count = self.accumulate
         if count == 1:
             return one(self.state, self.batch, self.key)
         parts = jax.tree_util.tree_map_with_path(lambda path, x: _micro(path_of(path), x, count), self.batch)

@@ -39,18 +39,11 @@ def epoch_order(experiment: Experiment, key: jax.Array, epoch: Any) -> jax.Array
     return experiment.dataset.order(fold(key, "order", epoch), experiment.batch_size)
 
 
-def make_chunk(
-    recipe: Recipe, capacity: int, together: bool = False
-) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
-    """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
+Advance = Callable[[Carry, Any, jax.Array, Hyper, Any, Any], tuple[Carry, Metrics]]
 
-    One executable serves every `count <= capacity`, because the number of steps is an argument of the loop; a history
-    [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
-    matters: many small leaves in a loop's carry cost more than a small model's step.
 
-    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have: their
-    loop must keep one count for all, or every `cond` in it would become a select.
-    """
+def make_advance(recipe: Recipe) -> Advance:
+    """`advance(carry, arrays, key, hyper, start, j) -> (carry, metrics)`: step start + j, the j-th of its chunk."""
     experiment = recipe.experiment
     dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
 
@@ -71,6 +64,23 @@ def make_chunk(
         train, metrics = recipe.at(hyper).update()(carry.train, batch, fold(key, "step", i))
         return Carry(train, order), metrics
 
+    return advance
+
+
+def make_chunk(
+    recipe: Recipe, capacity: int, together: bool = False
+) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
+    """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
+
+    One executable serves every `count <= capacity`, because the number of steps is an argument of the loop; a history
+    [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
+    matters: many small leaves in a loop's carry cost more than a small model's step.
+
+    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have: their
+    loop must keep one count for all, or every `cond` in it would become a select.
+    """
+    experiment, advance = recipe.experiment, make_advance(recipe)
+
     def chunk(
         carry: Carry, arrays: Any, key: jax.Array, hyper: Hyper, start: Any, count: Any, stopped: Any
     ) -> tuple[Carry, jax.Array]:
@@ -88,7 +98,7 @@ def make_chunk(
     def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Metrics:
         return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)[1]
 
-    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0), recipe.values()))
+    names = sorted(jax.eval_shape(shapes, experiment.dataset.arrays, jax.random.key(0), recipe.values()))
     return chunk, names
 
 

@@ -54,10 +54,7 @@ def weak(value: float) -> jax.Array:
 
 def weak_column(values: list[float]) -> jax.Array:
     """The same for members, [members]."""
-    column = jnp.full((len(values),), 0.0)
-    for i, value in enumerate(values):
-        column = column.at[i].set(value)
-    return column
+    return jnp.full((len(values),), 0.0).at[:].set(jnp.asarray(values))  # which keeps the weak type
 
 
 def float_fields(config: Any) -> tuple[str, ...]:

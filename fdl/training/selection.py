@@ -48,7 +48,6 @@ def select(
     better = (better | (best.step == 0) & jnp.isfinite(value)) & ~best.stopped
     worse = jnp.where(better, 0, best.worse + 1)
     stopped = best.stopped | (False if patience is None else worse >= patience)
-    kept = Selection(best.value, best.step, best.worse, best.stopped, best.params, best.state)
     now = Selection(value, step.astype(jnp.int32), worse, stopped, params, state)
-    chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, kept)
+    chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
     return chosen._replace(worse=jnp.where(best.stopped, best.worse, worse), stopped=stopped)

@@ -14,7 +14,7 @@ from fdl.core import fold
 from fdl.errors import InputError, did_you_mean
 from fdl.rules import Rules, split
 from fdl.training.carry import keep_types, strengthen
-from fdl.training.gradients import Gradients
+from fdl.training.gradients import Batch
 from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, init_scale
 from fdl.training.scheduled import scheduled
 from fdl.training.sums import as_mean
@@ -80,9 +80,9 @@ class Update:
     def _descend(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         trained, frozen, join = split(self.trainable, now.params) if self.trainable else (now.params, None, _first)
         objective: Callable[..., Outcome] = self.task.objective  # pyright: ignore[reportAssignmentType]
-        gradients = Gradients(objective, self.accumulate, self.precision)
         scale = now.loss_scale.scale if now.loss_scale is not None else None
-        work = gradients.of(lambda trained: join(trained, frozen), now.state, batch, key, scale)
+        options = self.accumulate, self.precision, scale
+        work = Batch(objective, lambda trained: join(trained, frozen), now.state, batch, key, *options)
         means, grads, state = work.sums(trained)
         # Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
         count = nonzero(means["loss"].count) * (1.0 if scale is None else scale)
