@@ -50,7 +50,7 @@ class Config:
 
 def build(config: Config) -> fdl.Experiment:
     train, test = fdl.data.load("digits", split="train"), fdl.data.load("digits", split="test")
-    num_steps = config.num_epochs * (len(train) // config.batch_size)
+    num_steps = config.num_epochs * train.steps_per_epoch(config.batch_size)
     model = network(config)
 
     def objective(params: Any, state: Any, batch: Any, *, key: jax.Array, train: bool) -> fdl.Outcome:

@@ -46,7 +46,7 @@ class Config:
 
 def build(config: Config) -> fdl.Experiment:
     train, test = fdl.data.load("digits", split="train"), fdl.data.load("digits", split="test")
-    num_steps = config.num_epochs * (len(train) // config.batch_size)
+    num_steps = config.num_epochs * train.steps_per_epoch(config.batch_size)
 
     def augment(batch: dict[str, Any], key: jax.Array) -> dict[str, Any]:
         return batch | {"x": jitter(batch["x"], key, config.shift, config.zoom)}

@@ -45,7 +45,7 @@ class Config:
 
 def build(config: Config) -> fdl.Experiment:
     train, test = fdl.data.load("digits", split="train"), fdl.data.load("digits", split="test")
-    num_steps = config.num_epochs * (len(train) // config.batch_size)
+    num_steps = config.num_epochs * train.steps_per_epoch(config.batch_size)
     model = {"fdl": in_fdl, "linen": in_linen, "nnx": in_nnx, "equinox": in_equinox}[config.library](config)
     return fdl.Experiment(
         task=fdl.supervised(model, fdl.losses.softmax_cross_entropy, {"accuracy": fdl.metrics.accuracy}),

@@ -51,7 +51,7 @@ class Config:
 
 def build(config: Config) -> fdl.Experiment:
     train, test = fdl.data.load("digits", split="train"), fdl.data.load("digits", split="test")
-    num_steps = config.num_epochs * (len(train) // config.batch_size)
+    num_steps = config.num_epochs * train.steps_per_epoch(config.batch_size)
     return fdl.Experiment(
         task=vae(config),
         optimizer=optax.adam(optax.cosine_decay_schedule(config.learning_rate, num_steps)),

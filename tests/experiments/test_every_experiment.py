@@ -50,6 +50,18 @@ def test_build_is_pure_and_computes_nothing(file):
     assert jax.eval_shape(one.task.init, jax.random.key(0)) == jax.eval_shape(two.task.init, jax.random.key(0))
 
 
+@each
+def test_a_batch_larger_than_the_set_is_refused_in_our_words(file):
+    """And not in those of a schedule that was given 0 steps."""
+    module = module_of(file)
+    if (
+        "batch_size" in {field.name for field in dataclasses.fields(module.Config)}
+        and module.build(module.Config()).train
+    ):
+        with pytest.raises(fdl.InputError, match="batch_size 99999 is larger"):
+            module.build(dataclasses.replace(module.Config(), batch_size=99999))
+
+
 @pytest.mark.slow
 @each
 def test_a_few_steps_of_it_run(file):
