@@ -96,7 +96,7 @@ def sweep(
             floats = floats - {each.field for each in bad}
             queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
             continue
-        say(f"program {len(results) + 1}: {len(numbers)} members, {bucket.block} side by side")
+        say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.block} side by side")
         results.append(bucket.train(chunk, hooks))
     return SweepResult.of(members, results)
 
