@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 import sys
@@ -15,7 +14,8 @@ from fdl.errors import InputError, did_you_mean
 from fdl.runs.options import Option
 
 HELP = """\
-usage: fdl sweep FILE --over FIELD=VALUES [--over ...] [--seeds N] [--runs DIR] [options of the experiment]
+usage: fdl sweep FILE --over FIELD=VALUES [--over ...] [--seeds N] [--runs DIR] [--save FILE]
+                 [options of the experiment]
 
 Trains the experiment in FILE for every combination of values and seeds, as members of
 one compiled program wherever only floats and seeds differ.
@@ -26,6 +26,7 @@ one compiled program wherever only floats and seeds differ.
   --seeds N            seeds 0 .. N - 1 for each setting (default: 1)
   --max-members N      at most so many side by side (default: as many as memory holds)
   --runs DIR           where run folders go (default: runs)
+  --save FILE          writes the figures of each setting as JSON as well, to keep or to commit
   --smoke              only a few steps, to see that everything works
 
 The new folder DIR/<experiment>/<id> gets members.csv, a line for each of them, beside the
@@ -36,6 +37,7 @@ OPTIONS = (
     Option("seeds", int, 1, "Each setting is trained with the seeds 0 .. N - 1."),
     Option("max_members", int, 0, "At most so many members side by side; 0 = as many as memory holds."),
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
+    Option("save", str, "", "Write the figures of each setting to this JSON file as well."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
 )
 RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+):(\d+)")
@@ -58,6 +60,8 @@ def _sweep(opened: Opened) -> None:
                 f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
             )
     smoke = chosen.smoke
+    if chosen.save and not Path(chosen.save).parent.is_dir():
+        raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {Path(chosen.save).parent}")
 
     def build(config: Any) -> Any:
         return opened.build(config).smoke() if smoke else opened.build(config)
@@ -68,6 +72,10 @@ def _sweep(opened: Opened) -> None:
         options = {"max_members": chosen.max_members or None, "tell": lambda line: say(sys.stdout, line)}
         result = sweep(build, chosen.config, over or None, range(chosen.seeds), **options)
         result.to_csv(folder / "members.csv")
+        if chosen.save:
+            from fdl.runs.published import save
+
+            save(chosen.save, result, opened.file, chosen.config)
         _show(result, list(over))
         finite = {name: figures for name, figures in result.metrics.items() if (figures == figures).any()}
         best = {f"{name} (mean)": float(figures[figures == figures].mean()) for name, figures in finite.items()}
@@ -133,20 +141,15 @@ def _value(name: str, text: str, before: Any) -> Any:
 
 def _show(result: Any, swept: list[str]) -> None:
     """A row for each setting: the mean over its seeds, and the standard deviation."""
-    import numpy as np
-
     from fdl.runs.progress import label, say
 
     names = [name for name in result.metrics if not name.startswith("train/")] or ["train/loss"]
     lines = [[*swept, *(label(name) for name in names), ""]]
-    rows = range(len(result))
-    for setting, members in itertools.groupby(rows, lambda i: tuple(result.settings[i].items())):
-        index = list(members)
-        figures = [result.metrics[name][index] for name in names]
-        cells = [f"{np.nanmean(f):.5g} +- {np.nanstd(f):.2g}" if np.isfinite(f).any() else "nan" for f in figures]
-        failed = int((result.failed[index] > 0).sum())
-        spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for _, value in setting]
-        lines.append([*spelled, *cells, f"{failed} of {len(index)} failed" if failed else ""])
+    for row in result.by_setting():
+        spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for value in row["setting"].values()]
+        figures = [row["metrics"][name] for name in names]
+        cells = ["nan" if math.isnan(f["mean"]) else f"{f['mean']:.5g} +- {f['std']:.2g}" for f in figures]
+        lines.append([*spelled, *cells, f"{row['failed']} of {len(row['seeds'])} failed" if row["failed"] else ""])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         say(sys.stdout, "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -41,8 +41,12 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, data: str) -> None:
     """Writes a file that is either the old one or the whole new one, whenever the machine stops."""
-    data = json.dumps(value, indent=2, allow_nan=False) + "\n"
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

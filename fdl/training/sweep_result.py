@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class SweepResult:
       failed: [members], the step at which the loss was no longer finite, 0 = never.
       buckets: one for each program.
       compiles: the number of training programs compiled.
+      info: seconds_compile, seconds_train: of all programs together.
     """
 
     configs: tuple[Any, ...]
@@ -66,6 +67,7 @@ class SweepResult:
     failed: np.ndarray
     buckets: tuple[Bucket, ...]
     compiles: int
+    info: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, members: Sequence[Any], buckets: Sequence[Bucket]) -> SweepResult:
@@ -95,6 +97,10 @@ class SweepResult:
             failed,
             tuple(buckets),
             len(buckets),
+            {
+                "seconds_compile": sum(bucket.blocks[0].programs.seconds for bucket in buckets),
+                "seconds_train": sum(block.seconds for bucket in buckets for block in bucket.blocks),
+            },
         )
 
     def __len__(self) -> int:
@@ -130,6 +136,24 @@ class SweepResult:
             for i, (setting, seed) in enumerate(zip(self.settings, self.seeds, strict=True))
         ]
 
+    def by_setting(self) -> list[dict[str, Any]]:
+        """A dict for each setting: the setting, its seeds, how many failed, and each metric's values over the seeds.
+
+        `mean` and `std` (the population's, NaN left out) stand beside the `values`.
+        """
+        groups: dict[str, list[int]] = {}
+        for number, setting in enumerate(self.settings):
+            groups.setdefault(repr(setting), []).append(number)
+        return [
+            {
+                "setting": dict(self.settings[rows[0]]),
+                "seeds": [self.seeds[i] for i in rows],
+                "failed": int((self.failed[rows] > 0).sum()),
+                "metrics": {name: _spread(values[rows]) for name, values in self.metrics.items()},
+            }
+            for rows in groups.values()
+        ]
+
     def to_csv(self, path: str | Path) -> None:
         """Writes `rows` as a table with a header."""
         rows = self.rows()
@@ -137,3 +161,9 @@ class SweepResult:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _spread(values: np.ndarray) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    mean, std = (float(known.mean()), float(known.std())) if len(known) else (float("nan"), float("nan"))
+    return {"mean": mean, "std": std, "values": values.tolist()}

@@ -54,7 +54,9 @@ def test_what_cannot_be_meant_is_refused(typed, message):
 
 
 def test_a_sweep_leaves_a_line_for_each_member(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    saved = tmp_path / "figures.json"
     over = ["--over", "learning_rate=1e-3,1e-2", "--seeds", "2", "--smoke", "--runs", str(tmp_path)]
+    over += ["--save", str(saved)]
     file = Path(__file__).parents[2] / "experiments" / "digits.py"
     assert main(["sweep", str(file), *over]) == 0
     out = capsys.readouterr().out
@@ -69,3 +71,23 @@ def test_a_sweep_leaves_a_line_for_each_member(tmp_path: Path, capsys: pytest.Ca
     assert (result["members"], result["programs"]) == (4, 1)
     mean = sum(float(row["test/loss"]) for row in rows) / 4
     assert result["test/loss (mean)"] == pytest.approx(mean)
+
+    figures = json.loads(saved.read_text())
+    assert str(tmp_path) not in saved.read_text().replace(str(file), "")  # where things lay is no figure
+    assert figures["experiment"] == "digits"
+    assert [row["setting"] for row in figures["settings"]] == [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
+    for row, members in zip(figures["settings"], (rows[:2], rows[2:]), strict=True):
+        found = [float(member["test/loss"]) for member in members]
+        assert row["seeds"] == [0, 1]
+        assert row["metrics"]["test/loss"]["values"] == pytest.approx(found, rel=1e-5)
+        assert row["metrics"]["test/loss"]["mean"] == pytest.approx(sum(found) / 2, rel=1e-5)
+        assert row["metrics"]["test/loss"]["std"] == pytest.approx(abs(found[0] - found[1]) / 2, rel=1e-4)
+
+
+def test_where_figures_go_is_known_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = Path(__file__).parents[2] / "experiments" / "digits.py"
+    assert (
+        main(["sweep", str(file), "--smoke", "--runs", str(tmp_path), "--save", str(tmp_path / "no" / "x.json")]) == 2
+    )
+    assert "there is no folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
