@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -17,12 +18,21 @@ from fdl.data.stream import Stream
 from fdl.errors import InputError, did_you_mean
 from fdl.training.compiling import Program, compiled
 from fdl.training.experiment import Experiment
-from fdl.training.programs import Carry, evaluated_params, init_carry, make_chunk, make_evaluation
+from fdl.training.programs import (
+    TOGETHER,
+    Carry,
+    evaluated_params,
+    init_carry,
+    make_advance,
+    make_chunk,
+    make_evaluation,
+)
 from fdl.training.recipe import Hyper, Recipe
 from fdl.training.selection import Selection, select, start
 from fdl.training.step import TrainState
 
 CAPACITY = 8192  # most steps of one chunk: its history buffer stays a few hundred KiB
+ENOUGH = 1e8  # FLOPs of a step that keep a CPU core busy, so that a call of an operation costs little beside its work
 
 
 class Programs:
@@ -34,6 +44,7 @@ class Programs:
       chunk: most steps of a chunk; None = as many as one buffer of history holds.
       members: whether there is that axis.
       mesh: devices that members are divided over, along its axis "members".
+      tile: members that take a step together on a device, in turn with the others there; None = all of them.
 
     Attributes:
       chunk, names: the program, and what it measures; `capacity` steps at most.
@@ -51,9 +62,10 @@ class Programs:
         chunk: int | None = None,
         members: bool = False,
         mesh: Mesh | None = None,
+        tile: int | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.recipe, self.members, self.mesh = recipe, members, mesh
+        self.recipe, self.members, self.mesh, self.tile = recipe, members, mesh, tile
         self.records: tuple[Program, ...] = ()
         self._place()
         dataset, total = recipe.experiment.dataset, recipe.experiment.total_steps()
@@ -159,10 +171,45 @@ class Programs:
         """The function of one run as that of many: axis 0 of these arguments counts them, the others are shared."""
         if not self.members:
             return function
-        lifted = jax.vmap(function, in_axes=axes)
+        lifted = jax.vmap(function, in_axes=axes, axis_name=TOGETHER)
+        if self.tile is not None:
+            lifted = _in_turn(lifted, axes, self.tile)
         if self.mesh is None:
             return lifted
         return jax.shard_map(lifted, mesh=self.mesh, in_specs=_specs(axes), out_specs=P("members"), check_vma=False)
+
+
+def _in_turn(function: Callable[..., Any], axes: tuple[int | None, ...], size: int) -> Callable[..., Any]:
+    """A function of members as a loop over `size` of them at a time; `size` divides their number."""
+
+    def looped(*arguments: Any) -> Any:
+        mine = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
+        tiles = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), mine)
+
+        def one(tile: list[Any]) -> Any:
+            members = iter(tile)
+            return function(*(a if axis is None else next(members) for a, axis in zip(arguments, axes, strict=True)))
+
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lax.map(one, tiles))
+
+    return looped
+
+
+def side_by_side(recipe: Recipe) -> int | None:
+    """Members that are worth a step together on one device; None = as many as there are.
+
+    An accelerator has room for all of them. On a CPU that pays while operations are so small that calling them costs
+    more than their work; beyond that, members in turn keep their arrays in the core's cache.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    advance, arrays = make_advance(recipe), recipe.experiment.dataset.arrays
+
+    def step(key: jax.Array, hyper: Hyper, arrays: Any) -> Any:
+        return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)
+
+    flops = (jax.jit(step).lower(jax.random.key(0), recipe.values(), arrays).cost_analysis() or {}).get("flops", 0.0)
+    return max(1, round(ENOUGH / max(flops, 1.0)))
 
 
 def _specs(axes: tuple[int | None, ...]) -> tuple[P, ...]:

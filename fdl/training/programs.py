@@ -20,6 +20,9 @@ from fdl.training.recipe import Hyper, Recipe
 from fdl.training.step import Metrics, TrainState
 from fdl.training.sums import Means, reduce
 
+TOGETHER = "together"
+"""The name of the axis of members that take each step together."""
+
 
 class Carry(NamedTuple):
     """What goes from chunk to chunk, donated: the train state, and the order of the examples in this epoch."""
@@ -76,8 +79,8 @@ def make_chunk(
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
     matters: many small leaves in a loop's carry cost more than a small model's step.
 
-    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have: their
-    loop must keep one count for all, or every `cond` in it would become a select.
+    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have, until
+    all have: their loop must keep one count for all, or every `cond` in it would become a select.
     """
     experiment, advance = recipe.experiment, make_advance(recipe)
 
@@ -93,7 +96,8 @@ def make_chunk(
             return new, lax.dynamic_update_index_in_dim(history, row, j, 0)
 
         empty = jnp.zeros((capacity, len(names)), jnp.float32)
-        return lax.fori_loop(0, count if together else jnp.where(stopped, 0, count), body, (carry, empty))
+        over = lax.pmin(stopped.astype(jnp.int32), TOGETHER) if together else stopped
+        return lax.fori_loop(0, jnp.where(over, 0, count), body, (carry, empty))
 
     def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Metrics:
         return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)[1]

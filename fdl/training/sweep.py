@@ -16,7 +16,7 @@ import numpy as np
 
 from fdl.errors import InputError, did_you_mean
 from fdl.training.driver import Driver, Hook, Trained, Watcher
-from fdl.training.executables import Programs
+from fdl.training.executables import Programs, side_by_side
 from fdl.training.experiment import Experiment
 from fdl.training.recipe import Recipe, Untraceable, float_fields, settled, weak_column
 from fdl.training.rehearsal import rehearse
@@ -96,7 +96,7 @@ def sweep(
             floats = floats - {each.field for each in bad}
             queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
             continue
-        say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.block} side by side")
+        say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.sharing()}")
         results.append(bucket.train(chunk, hooks))
     return SweepResult.of(members, results)
 
@@ -184,10 +184,11 @@ class _Group:
         self.block = min(len(self.members), max_members or len(self.members))
 
         def attempt(recipe: Recipe) -> Programs:
+            worthwhile = side_by_side(recipe)
             while True:
-                self._mesh()
+                self._share(worthwhile)
                 keys, hyper = self._block(recipe, 0)
-                programs = Programs(recipe, keys, hyper, chunk, members=True, mesh=self.mesh)
+                programs = Programs(recipe, keys, hyper, chunk, members=True, mesh=self.mesh, tile=self.tile)
                 needed = max(record.bytes_arguments + record.bytes_temporaries for record in programs.records)
                 if max_members is not None or self.block == 1 or needed < _memory(self.devices[0]):
                     return programs
@@ -211,13 +212,22 @@ class _Group:
                 done.append(driver.drive())
         return Bucket(tuple(self.numbers), self.block, tuple(done))
 
-    def _mesh(self) -> None:
-        """As many devices as divide the members; one needs no mesh."""
+    def sharing(self) -> str:
+        """How many train at once, and how they share the devices."""
+        devices = self.mesh.size if self.mesh else 1
+        over = f" on {devices} devices" if devices > 1 else ""
+        turns = "" if self.tile is None else f", {self.tile} at a time{' on each' if over else ''}"
+        return f"{min(self.block, len(self.members))} side by side{over}{turns}"
+
+    def _share(self, worthwhile: int | None) -> None:
+        """Divides a block of members over the devices, and on each into tiles of equal size; one needs no mesh."""
         count = min(len(self.devices), self.block)
-        self.block = -(-self.block // count) * count
-        self.mesh = None
-        if count > 1:
-            self.mesh = jax.sharding.Mesh(np.array(self.devices[:count]), ("members",))
+        each = -(-self.block // count)
+        tiles = -(-each // (worthwhile or each))
+        tile = -(-each // tiles)
+        self.block = count * tiles * tile
+        self.tile = tile if tiles > 1 else None
+        self.mesh = jax.sharding.Mesh(np.array(self.devices[:count]), ("members",)) if count > 1 else None
 
     def _rows(self, first: int) -> list[int]:
         """The members from `first` on; the last one again where the block is not full."""
