@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fdl import data, initializers, inspect, interop, losses, metrics, models, nn, ops, pretrained
+    from fdl import data, initializers, inspect, interop, losses, metrics, models, nn, ops, pretrained, schedules
     from fdl.core import Layer, Param, abstract, check, fold, init
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from fdl.training.experiment import Experiment
     from fdl.training.monitors import norms
     from fdl.training.run import run
+    from fdl.training.settings import LogUniform, Uniform, random_settings, traced, zipped
     from fdl.training.step import make_step
     from fdl.training.sweep import sweep
     from fdl.training.sweep_result import SweepResult
     from fdl.training.task import Outcome, Task, supervised
 
-_MODULES = ("data", "initializers", "inspect", "interop", "losses", "metrics", "models", "nn", "ops", "pretrained")
+_MODULES = (
+    "data", "initializers", "inspect", "interop", "losses", "metrics", "models", "nn", "ops", "pretrained", "schedules",
+)  # fmt: skip
 _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
     "fdl.errors": ("InputError",),
@@ -39,6 +42,7 @@ _HOMES = {
     "fdl.training.driver": ("Event", "Result"),
     "fdl.training.monitors": ("norms",),
     "fdl.training.run": ("run",),
+    "fdl.training.settings": ("LogUniform", "Uniform", "random_settings", "traced", "zipped"),
     "fdl.training.step": ("make_step",),
     "fdl.training.sweep": ("sweep",),
     "fdl.training.sweep_result": ("SweepResult",),
@@ -47,10 +51,11 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Event", "Experiment", "InputError", "Layer", "Outcome", "Param", "Result", "SweepResult", "Task",
-    "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
-    "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops", "pretrained", "run",
-    "summary", "supervised", "sweep", "with_ema",
+    "Event", "Experiment", "InputError", "Layer", "LogUniform", "Outcome", "Param", "Result", "SweepResult", "Task",
+    "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init",
+    "initializers", "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops",
+    "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "with_ema",
+    "zipped",
 ]  # fmt: skip
 
 

@@ -32,11 +32,11 @@ def _plan(opened: Opened) -> None:
     text, experiment = opened.chosen.memory, opened.experiment
     limit = parse_size(text) if text else None
     from fdl.commands.planning import examples, largest_batch, plan
-    from fdl.training.recipe import Recipe, float_fields
+    from fdl.training.recipe import Recipe, traced_fields
 
     if limit is not None:
         examples(experiment)  # says where there is no batch size, before the work
-    recipe = Recipe(experiment, opened.build, opened.chosen.config, float_fields(opened.chosen.config))
+    recipe = Recipe(experiment, opened.build, opened.chosen.config, traced_fields(opened.chosen.config))
     here = plan(recipe)
     print(show(experiment, here))
     if limit is not None:

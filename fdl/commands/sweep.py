@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
 from fdl.errors import InputError, did_you_mean
+from fdl.runs.manifest import cores
 from fdl.runs.options import Option
 
 HELP = """\
@@ -18,11 +20,16 @@ usage: fdl sweep FILE --over FIELD=VALUES [--over ...] [--seeds N] [--runs DIR] 
                  [options of the experiment]
 
 Trains the experiment in FILE for every combination of values and seeds, as members of
-one compiled program wherever only floats and seeds differ.
+one compiled program wherever only floats and seeds differ. On a CPU the members share
+its cores (JAX_NUM_CPU_DEVICES=1 leaves them to one device).
 
   --over FIELD=VALUES  1e-4,1e-3,1e-2   just these
                        log:1e-4..1e-1:8 eight values, equal steps on a logarithmic scale
                        lin:0..0.5:6     six values, equal steps
+                       log:1e-4..1e-1   any value between, with --random
+  --random N           N settings drawn at random from what --over names (Bergstra & Bengio,
+                       2012), in place of every combination
+  --zip                the first values of every --over, then the second ones, ...
   --seeds N            seeds 0 .. N - 1 for each setting (default: 1)
   --max-members N      at most so many side by side (default: as many as memory holds)
   --runs DIR           where run folders go (default: runs)
@@ -34,16 +41,20 @@ files of a run. fdl sweep FILE --help shows the options of the experiment as wel
 
 OPTIONS = (
     Option("over", list[str], (), "FIELD=1e-4,1e-3 or FIELD=log:1e-4..1e-1:8 or FIELD=lin:0..0.5:6; may be repeated."),
+    Option("random", int, 0, "So many settings drawn at random from --over; 0 = every combination."),
+    Option("zip", bool, False, "The first values of every --over, then the second ones, and so on."),
     Option("seeds", int, 1, "Each setting is trained with the seeds 0 .. N - 1."),
     Option("max_members", int, 0, "At most so many members side by side; 0 = as many as memory holds."),
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
     Option("save", str, "", "Write the figures of each setting to this JSON file as well."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
 )
-RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+):(\d+)")
+RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+?)(?::(\d+))?")
 
 
 def main(arguments: list[str]) -> int:
+    # Read by JAX when it starts: a vmap alone leaves all but one core idle where its operations are small.
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
     return with_experiment("sweep", HELP, OPTIONS, arguments, _sweep)
 
 
@@ -53,12 +64,12 @@ def _sweep(opened: Opened) -> None:
     from fdl.training.sweep import sweep
 
     chosen = opened.chosen
-    over = values(chosen.config, chosen.over)
-    for name in ("seeds", "max_members"):
+    for name in ("seeds", "max_members", "random"):
         if getattr(chosen, name) < (1 if name == "seeds" else 0):
             raise InputError(
                 f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
             )
+    over = settings(chosen)
     smoke = chosen.smoke
     if chosen.save and not Path(chosen.save).parent.is_dir():
         raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {Path(chosen.save).parent}")
@@ -76,21 +87,42 @@ def _sweep(opened: Opened) -> None:
             from fdl.runs.published import save
 
             save(chosen.save, result, opened.file, chosen.config)
-        _show(result, list(over))
+        _show(result)
         finite = {name: figures for name, figures in result.metrics.items() if (figures == figures).any()}
         best = {f"{name} (mean)": float(figures[figures == figures].mean()) for name, figures in finite.items()}
         files.finish({**best, "members": len(result), "programs": result.compiles})
     say(sys.stdout, str(folder))
 
 
-def values(config: Any, over: list[str]) -> dict[str, list[Any]]:
-    """{field: values} of what was typed, each value in the type of its field.
+def settings(chosen: Any) -> Any:
+    """What `fdl.sweep` takes as `over`: {field: values}, or a list of settings in pairs or at random.
+
+    Raises:
+      InputError: what was typed contradicts itself; see `values`.
+    """
+    from fdl.training.settings import random_settings, zipped
+
+    over = values(chosen.config, chosen.over)
+    if chosen.random and chosen.zip:
+        raise InputError("fdl sweep: --random draws every field by itself, --zip takes them in pairs: choose one")
+    if (chosen.random or chosen.zip) and not over:
+        raise InputError(f"fdl sweep: --{'random' if chosen.random else 'zip'} needs an --over that names the fields")
+    if chosen.random:
+        return random_settings(over, chosen.random)
+    endless = [name for name, choice in over.items() if not isinstance(choice, list)]
+    if endless:
+        raise InputError(f"fdl sweep: --over {endless[0]}: how many values? log:1e-4..1e-1:8 has eight; or --random N")
+    return zipped(over) if chosen.zip else over
+
+
+def values(config: Any, over: list[str]) -> dict[str, Any]:
+    """{field: values} of what was typed, each value in the type of its field; a range without a count as `Uniform`.
 
     Raises:
       InputError: no FIELD=VALUES, no such field, a field twice, a value that is none.
     """
     fields = [field.name for field in dataclasses.fields(config)]
-    found: dict[str, list[Any]] = {}
+    found: dict[str, Any] = {}
     for text in over:
         typed, equals, spelled = text.partition("=")
         name = typed.strip().replace("-", "_")
@@ -104,13 +136,18 @@ def values(config: Any, over: list[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _values(name: str, spelled: str, before: Any) -> list[Any]:
+def _values(name: str, spelled: str, before: Any) -> Any:
+    from fdl.training.settings import LogUniform, Uniform
+
     match = RANGE.fullmatch(spelled)
     if match is None:
         return [_value(name, part.strip(), before) for part in spelled.split(",")]
-    kind, low, high, count = match[1], _number(name, match[2]), _number(name, match[3]), int(match[4])
+    kind, low, high = match[1], _number(name, match[2]), _number(name, match[3])
     if not isinstance(before, float):
         raise InputError(f"fdl sweep: --over {name}: a range is for floats, {name} is a {type(before).__name__}")
+    if match[4] is None:
+        return LogUniform(low, high) if kind == "log" else Uniform(low, high)
+    count = int(match[4])
     if count < 2 or low >= high or (kind == "log" and low <= 0):
         raise InputError(f"fdl sweep: --over {name}={spelled}: expected low < high (log: above 0) and 2 values or more")
     if kind == "lin":
@@ -139,12 +176,12 @@ def _value(name: str, text: str, before: Any) -> Any:
     raise InputError(f"fdl sweep: --over {name}: expected a {type(before).__name__} such as {before!r}, got {text!r}")
 
 
-def _show(result: Any, swept: list[str]) -> None:
+def _show(result: Any) -> None:
     """A row for each setting: the mean over its seeds, and the standard deviation."""
     from fdl.runs.progress import label, say
 
     names = [name for name in result.metrics if not name.startswith("train/")] or ["train/loss"]
-    lines = [[*swept, *(label(name) for name in names), ""]]
+    lines = [[*result.settings[0], *(label(name) for name in names), ""]]
     for row in result.by_setting():
         spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for value in row["setting"].values()]
         figures = [row["metrics"][name] for name in names]

@@ -36,6 +36,11 @@ def describe(config: Any, seed: Any) -> dict[str, Any]:
     }
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fdl.runs.files import plain, write_text
-from fdl.runs.manifest import describe
+from fdl.runs.manifest import cores, describe
 
 DIGITS = 6  # significant ones of each figure
 APART = ("--save", "--runs")  # options that say where, and nothing about the figures
@@ -27,7 +27,7 @@ def save(path: str | os.PathLike[str], result: Any, file: str, config: Any) -> N
         "programs": result.compiles,
         **result.info,
         **{name: origin[name] for name in ("device", "versions")},
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
     }
     text = json.dumps(_rounded(plain(content)), indent=1)
     text = re.sub(r"\[[^\[\]{}]*\]", _on_one_line, text)  # a line for a metric's values

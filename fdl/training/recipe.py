@@ -48,25 +48,31 @@ class Recipe:
 
 
 def weak(value: float) -> jax.Array:
-    """A scalar that promotes as a Python float does: a strong float32 would widen a bfloat16 network."""
-    return jnp.full((), float(value))
+    """A scalar that promotes as a Python number does: a strong float32 would widen a bfloat16 network."""
+    return jnp.full((), value)
 
 
 def weak_column(values: list[float]) -> jax.Array:
     """The same for members, [members]."""
-    return jnp.full((len(values),), 0.0).at[:].set(jnp.asarray(values))  # which keeps the weak type
+    return jnp.full((len(values),), values[0]).at[:].set(jnp.asarray(values))  # which keeps the weak type
 
 
-def float_fields(config: Any) -> tuple[str, ...]:
-    """The fields of a config that hold a Python float."""
+def traced_fields(config: Any) -> tuple[str, ...]:
+    """The fields of a config that hold a Python float, and the integers that are declared `fdl.traced`."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return ()
-    return tuple(f.name for f in dataclasses.fields(config) if isinstance(getattr(config, f.name), float))
+
+    def traced(f: Any) -> bool:
+        value = getattr(config, f.name)
+        declared = isinstance(value, int) and not isinstance(value, bool) and "traced" in f.metadata
+        return isinstance(value, float) or declared
+
+    return tuple(f.name for f in dataclasses.fields(config) if traced(f))
 
 
 @dataclass(frozen=True)
 class Untraceable:
-    """A float that Python needed the value of: the field, where, and whether it was for the data."""
+    """A number that Python needed the value of: the field, where, and whether it was for the data."""
 
     field: str
     where: str

@@ -19,7 +19,7 @@ from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
 from fdl.training.executables import Programs
 from fdl.training.experiment import Experiment
-from fdl.training.recipe import Recipe, float_fields, settled
+from fdl.training.recipe import Recipe, settled, traced_fields
 from fdl.training.rehearsal import rehearse
 
 
@@ -71,7 +71,7 @@ def execute(
         raise InputError(f"run: chunk: expected a whole number >= 1, got {chunk!r}")
     key = run_key(seed)
     rehearse(experiment)
-    recipe = Recipe(experiment, build, config, () if build is None else float_fields(config))
+    recipe = Recipe(experiment, build, config, () if build is None else traced_fields(config))
 
     def train(watchers: Sequence[Watcher], compiled: Callable[[Programs], None]) -> Result:
         with interruptible() as interrupted:

@@ -18,7 +18,7 @@ from fdl.errors import InputError, did_you_mean
 from fdl.training.driver import Driver, Hook, Trained, Watcher
 from fdl.training.executables import Programs, side_by_side
 from fdl.training.experiment import Experiment
-from fdl.training.recipe import Recipe, Untraceable, float_fields, settled, weak_column
+from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, weak_column
 from fdl.training.rehearsal import rehearse
 from fdl.training.run import interruptible, run_key
 from fdl.training.sweep_result import Bucket, SweepResult
@@ -83,8 +83,8 @@ def sweep(
     for seed in seeds:
         run_key(seed)  # refuses what is none before anything starts
     results: list[Bucket] = []
-    groups = _grouped(members, frozenset(float_fields(config)))
-    queue = [(list(numbers), frozenset(float_fields(config))) for numbers in groups]
+    groups = _grouped(members, frozenset(traced_fields(config)))
+    queue = [(list(numbers), frozenset(traced_fields(config))) for numbers in groups]
     while queue:
         numbers, floats = queue.pop(0)
         bucket = _Group(build, [members[i] for i in numbers], numbers, floats)

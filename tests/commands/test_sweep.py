@@ -6,12 +6,13 @@ import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import fdl
 from fdl.cli import main
-from fdl.commands.sweep import values
+from fdl.commands.sweep import settings, values
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,31 @@ def test_ranges_hit_both_ends_in_equal_steps():
     over = values(Config(), ["rate=log:1e-4..1e-1:4"])
     assert over["rate"] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
     assert values(Config(), ["rate=lin:0..0.5:3"]) == {"rate": [0.0, 0.25, 0.5]}
+
+
+def test_settings_in_pairs_and_at_random():
+    chosen = SimpleNamespace(config=Config(), over=["rate=log:1e-4..1e-1", "width=8,16"], random=20, zip=False)
+    drawn = settings(chosen)
+    assert len(drawn) == 20
+    assert all(1e-4 <= each["rate"] <= 1e-1 and each["width"] in (8, 16) for each in drawn)
+    assert len({each["rate"] for each in drawn}) == 20
+    chosen = SimpleNamespace(config=Config(), over=["rate=1,2", "width=8,16"], random=0, zip=True)
+    assert settings(chosen) == [{"rate": 1.0, "width": 8}, {"rate": 2.0, "width": 16}]
+
+
+@pytest.mark.parametrize(
+    ("over", "random", "zip", "message"),
+    [
+        (["rate=log:1e-4..1e-1"], 0, False, "how many values"),
+        (["rate=1"], 3, True, "choose one"),
+        ([], 3, False, "needs an --over"),
+        (["rate=1,2", "width=8"], 0, True, "one length"),
+        (["rate=log:0..1"], 3, False, "0 < low"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(over, random, zip, message):
+    with pytest.raises(fdl.InputError, match=message):
+        settings(SimpleNamespace(config=Config(), over=over, random=random, zip=zip))
 
 
 @pytest.mark.parametrize(

@@ -245,10 +245,10 @@ def test_run_takes_the_floats_of_its_config_as_arguments():
     texts = []
     for rate in (1e-3, 1e-2):
         from fdl.training.programs import init_carry, make_chunk
-        from fdl.training.recipe import Recipe, float_fields
+        from fdl.training.recipe import Recipe, traced_fields
 
         config = Config(learning_rate=rate)
-        recipe = Recipe(build(config), build, config, float_fields(config))
+        recipe = Recipe(build(config), build, config, traced_fields(config))
         key, zero = jax.random.key(0), np.int32(0)
         carry = jax.eval_shape(lambda key, recipe=recipe: init_carry(recipe, key, recipe.values()), key)
         chunk, _ = make_chunk(recipe, 8)
