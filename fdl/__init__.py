@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fdl.surgery import edit
     from fdl.training.averages import ema_params, with_ema
     from fdl.training.driver import Event, Result
+    from fdl.training.ensemble import Ensemble
     from fdl.training.experiment import Experiment
     from fdl.training.monitors import norms
     from fdl.training.run import run
@@ -37,6 +38,7 @@ _HOMES = {
     "fdl.inspect.summary": ("summary",),
     "fdl.rules": ("by_path", "decay_mask"),
     "fdl.surgery": ("edit",),
+    "fdl.training.ensemble": ("Ensemble",),
     "fdl.training.experiment": ("Experiment",),
     "fdl.training.averages": ("ema_params", "with_ema"),
     "fdl.training.driver": ("Event", "Result"),
@@ -51,8 +53,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Event", "Experiment", "InputError", "Layer", "LogUniform", "Outcome", "Param", "Result", "SweepResult", "Task",
-    "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init",
+    "Ensemble", "Event", "Experiment", "InputError", "Layer", "LogUniform", "Outcome", "Param", "Result", "SweepResult",
+    "Task", "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init",
     "initializers", "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops",
     "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "with_ema",
     "zipped",

@@ -7,11 +7,14 @@ function of the number of steps done, as Optax has it; lengths in steps may be f
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-Number = float | jax.Array
+Number = Any
+"""A number of Python, or a traced one."""
 
 
 def linear(start: Number, end: Number, steps: Number) -> optax.Schedule:
@@ -75,7 +78,7 @@ def exponential(start: Number, rate: Number, steps: Number = 1.0) -> optax.Sched
     >>> [round(float(exponential(1.0, 0.5, 10)(t)), 3) for t in (0, 10, 20)]
     [1.0, 0.5, 0.25]
     """
-    return lambda count: start * rate ** (count / steps)
+    return lambda count: start * jnp.power(rate, count / steps)
 
 
 def inverse_sqrt(peak: Number, warmup: Number) -> optax.Schedule:

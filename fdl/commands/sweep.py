@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -32,12 +34,15 @@ its cores (JAX_NUM_CPU_DEVICES=1 leaves them to one device).
   --zip                the first values of every --over, then the second ones, ...
   --seeds N            seeds 0 .. N - 1 for each setting (default: 1)
   --max-members N      at most so many side by side (default: as many as memory holds)
+  --halving N          stop all but the best 1/N after evaluations 1, N, N^2, ... (successive
+                       halving; needs select= in the experiment)
   --runs DIR           where run folders go (default: runs)
   --save FILE          writes the figures of each setting as JSON as well, to keep or to commit
   --smoke              only a few steps, to see that everything works
 
-The new folder DIR/<experiment>/<id> gets members.csv, a line for each of them, beside the
-files of a run. fdl sweep FILE --help shows the options of the experiment as well."""
+The new folder DIR/<experiment>/<id> gets members.csv, a line for each of them, and the
+picture sweep.png (with matplotlib), beside the files of a run. fdl sweep FILE --help
+shows the options of the experiment as well."""
 
 OPTIONS = (
     Option("over", list[str], (), "FIELD=1e-4,1e-3 or FIELD=log:1e-4..1e-1:8 or FIELD=lin:0..0.5:6; may be repeated."),
@@ -45,6 +50,7 @@ OPTIONS = (
     Option("zip", bool, False, "The first values of every --over, then the second ones, and so on."),
     Option("seeds", int, 1, "Each setting is trained with the seeds 0 .. N - 1."),
     Option("max_members", int, 0, "At most so many members side by side; 0 = as many as memory holds."),
+    Option("halving", int, 0, "Stop all but the best 1/N of the members after evaluations 1, N, N^2, ..."),
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
     Option("save", str, "", "Write the figures of each setting to this JSON file as well."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
@@ -60,11 +66,11 @@ def main(arguments: list[str]) -> int:
 
 def _sweep(opened: Opened) -> None:
     from fdl.runs.folder import RunFolder, new_folder
-    from fdl.runs.progress import say
+    from fdl.runs.progress import progress, say
     from fdl.training.sweep import sweep
 
     chosen = opened.chosen
-    for name in ("seeds", "max_members", "random"):
+    for name in ("seeds", "max_members", "random", "halving"):
         if getattr(chosen, name) < (1 if name == "seeds" else 0):
             raise InputError(
                 f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
@@ -77,12 +83,24 @@ def _sweep(opened: Opened) -> None:
     def build(config: Any) -> Any:
         return opened.build(config).smoke() if smoke else opened.build(config)
 
-    folder = new_folder(chosen.runs, Path(opened.file).stem)
+    name = Path(opened.file).stem
+    folder = new_folder(chosen.runs, name)
     with RunFolder(folder, config=chosen.config) as files:
         files.note(over=over, seeds=chosen.seeds)
-        options = {"max_members": chosen.max_members or None, "tell": lambda line: say(sys.stdout, line)}
-        result = sweep(build, chosen.config, over or None, range(chosen.seeds), **options)
+        result = sweep(
+            build,
+            chosen.config,
+            over or None,
+            range(chosen.seeds),
+            max_members=chosen.max_members or None,
+            halving=chosen.halving or None,
+            tell=lambda line: say(sys.stdout, line),
+            display=lambda each, count: progress(
+                name, each.total_steps(), each.steps_per_epoch(), f", {count} members"
+            ),
+        )
         result.to_csv(folder / "members.csv")
+        _draw(result, folder / "sweep.png")
         if chosen.save:
             from fdl.runs.published import save
 
@@ -174,6 +192,13 @@ def _value(name: str, text: str, before: Any) -> Any:
     elif isinstance(before, str):
         return text
     raise InputError(f"fdl sweep: --over {name}: expected a {type(before).__name__} such as {before!r}, got {text!r}")
+
+
+def _draw(result: Any, path: Path) -> None:
+    """The picture, where there is matplotlib and anything to show."""
+    if importlib.util.find_spec("matplotlib"):
+        with contextlib.suppress(InputError):  # nothing but NaN
+            result.draw(path)
 
 
 def _show(result: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -29,19 +30,32 @@ def label(name: str) -> str:
     return clean(name).replace("\n", " ")
 
 
+def spread(values: Any) -> str:
+    """A number; of many side by side the smallest, the median and the largest, those that ended left out.
+
+    >>> import numpy as np
+    >>> spread(np.array([0.5, float("nan"), 0.25, 2.0]))
+    '0.25 .. 0.5 .. 2'
+    """
+    known = sorted(float(value) for value in values.ravel() if value == value)
+    if values.ndim == 0 or not known:
+        return f"{float(values) if values.ndim == 0 else math.nan:.4g}"
+    return f"{known[0]:.4g} .. {statistics.median(known):.4g} .. {known[-1]:.4g}"
+
+
 class Tracker:
-    """How far a run is. It is a watcher: the engine calls it with what became known."""
+    """How far a run is, or many side by side. It is a watcher: the engine calls it with what became known."""
 
     def __init__(self, name: str, total: int, steps_per_epoch: int) -> None:
         self.name, self.total, self.steps_per_epoch = label(name), total, steps_per_epoch
         self.step = 0
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, str] = {}
         self.entered = time.monotonic()
         self.first: tuple[int, float] | None = None  # step and time of the first news: compiling is no training
 
     def __call__(self, steps: Any, columns: Mapping[str, Any]) -> None:
         self.step = int(steps[-1])
-        latest = {name: float(values[-1]) for name, values in columns.items()}
+        latest = {name: spread(values[..., -1]) for name, values in columns.items()}
         self.metrics = {**self.metrics, **latest}  # replaced, as another thread may be reading it
         if self.first is None:
             self.first = self.step, time.monotonic()
@@ -66,20 +80,20 @@ class Tracker:
         if self.steps_per_epoch == 1 or not self.step:
             shown = []
         names = sorted(names, key=lambda name: (name != "train/loss", name.startswith("train/")))
-        return "  ".join([*shown, *(f"{label(name)} {self.metrics[name]:.4g}" for name in names)])
+        return "  ".join([*shown, *(f"{label(name)} {self.metrics[name]}" for name in names)])
 
 
 class Lines(Tracker):
     """Plain lines for a log file: a few a run, without control characters."""
 
-    def __init__(self, name: str, total: int, steps_per_epoch: int, file: TextIO) -> None:
+    def __init__(self, name: str, total: int, steps_per_epoch: int, file: TextIO, opening: str) -> None:
         super().__init__(name, total, steps_per_epoch)
-        self.file = file
+        self.file, self.opening = file, opening
         self.next = {"train": 0.0, "evaluation": 0.0}
         self.last = 0.0
 
     def __enter__(self) -> Lines:
-        say(self.file, f"{self.name}: {self.total} steps, compiling")
+        say(self.file, f"{self.name}: {self.total} steps{self.opening}")
         return self
 
     def __exit__(
@@ -133,11 +147,11 @@ class Bar(Tracker):
         return Group(line, Text(self.values(self.metrics), no_wrap=True, overflow="ellipsis"))
 
 
-def progress(name: str, total: int, steps_per_epoch: int) -> Bar | Lines:
+def progress(name: str, total: int, steps_per_epoch: int, opening: str = ", compiling") -> Bar | Lines:
     """The display that suits standard output: a context manager, and a watcher of the run."""
     console = _terminal()
     if console is None:
-        return Lines(name, total, steps_per_epoch, sys.stdout)
+        return Lines(name, total, steps_per_epoch, sys.stdout, opening)
     return Bar(name, total, steps_per_epoch, console)
 
 

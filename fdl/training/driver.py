@@ -126,11 +126,13 @@ class Driver:
         watchers: Sequence[Watcher] = (),
         interrupted: Callable[[], bool] = lambda: False,
         reports: Sequence[Mapping[str, Callable[[Any], Any]]] = (),
+        rungs: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:
         self.programs, self.experiment = programs, programs.recipe.experiment
         self.key, self.hyper, self.fixed = key, hyper, chunk
         self.hooks, self.watchers, self.interrupted = hooks, watchers, interrupted
         self.reports = reports or [self.experiment.reports]  # of each member: they may close over its config
+        self.rungs = rungs or {}  # after which steps how many of the first so many members go on
         self.total, self.count = self.experiment.total_steps(), chunk or 1
         self.history: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.pending: deque[Callable[[], None]] = deque()
@@ -231,6 +233,8 @@ class Driver:
         if self.best is not None and self.programs.choose is not None:
             sums, _ = results[selected_set(self.experiment)]
             self.best, stopped = self.programs.choose(self.best, sums, np.int32(step), now, self.hyper)
+            if step in self.rungs:
+                self.best, stopped = self.programs.halve(self.best, *self.rungs[step])
         if results:
             self.pending.append(partial(self._record_evaluation, step, results, stopped))
 
@@ -265,6 +269,9 @@ class Driver:
         return {f"{set_name}/{name}": values for name, values in columns.items()}
 
     def _keep(self, steps: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        if self.programs.stops and self.programs.members:  # what the program computes after a member's end is nothing
+            going = steps <= self.ended[:, None]
+            columns = {name: np.where(going, values, np.nan) for name, values in columns.items()}
         for name, values in columns.items():
             self.history.setdefault(name, []).append((steps, values))
         for watch in self.watchers:

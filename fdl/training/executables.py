@@ -28,7 +28,7 @@ from fdl.training.programs import (
     make_evaluation,
 )
 from fdl.training.recipe import Hyper, Recipe
-from fdl.training.selection import Selection, select, start
+from fdl.training.selection import Selection, halve, select, start
 from fdl.training.step import TrainState
 
 CAPACITY = 8192  # most steps of one chunk: its history buffer stays a few hundred KiB
@@ -45,6 +45,7 @@ class Programs:
       members: whether there is that axis.
       mesh: devices that members are divided over, along its axis "members".
       tile: members that take a step together on a device, in turn with the others there; None = all of them.
+      stops: whether members may be stopped from outside, as halving does.
 
     Attributes:
       chunk, names: the program, and what it measures; `capacity` steps at most.
@@ -63,10 +64,13 @@ class Programs:
         members: bool = False,
         mesh: Mesh | None = None,
         tile: int | None = None,
+        stops: bool = False,
     ) -> None:
         started = time.perf_counter()
         self.recipe, self.members, self.mesh, self.tile = recipe, members, mesh, tile
+        self.stops = stops or recipe.experiment.patience is not None
         self.records: tuple[Program, ...] = ()
+        self._halve: Any = None
         self._place()
         dataset, total = recipe.experiment.dataset, recipe.experiment.total_steps()
         most = min(chunk or CAPACITY, CAPACITY, total)
@@ -78,6 +82,15 @@ class Programs:
         """The carry before step 0, and the selection before the first evaluation."""
         carry = self._init(key, hyper)
         return carry, None if self.choose is None else self._start(carry.train, hyper)
+
+    def halve(self, best: Selection, keep: int, members: int) -> tuple[Selection, jax.Array]:
+        """Stops all members but the `keep` best, see `selection.halve`; and who has stopped."""
+        if self._halve is None:
+            sharding = None if self.mesh is None else NamedSharding(self.mesh, P("members"))
+            function = partial(halve, mode=self.recipe.experiment.mode)
+            self._halve = jax.jit(function, donate_argnums=0, out_shardings=sharding)
+        best = self._halve(best, np.int32(keep), np.int32(members))
+        return best, jnp.copy(best.stopped)
 
     def finish(self, now: TrainState, hyper: Hyper) -> Any:
         """The parameters that evaluation uses: those of the train state, or an average."""
@@ -110,7 +123,7 @@ class Programs:
         self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
         self._init = self._jit(partial(init_carry, recipe), (0, 0))
         carry = jax.eval_shape(self._init, key, hyper)
-        chunk, self.names = make_chunk(recipe, self.capacity, self.members)
+        chunk, self.names = make_chunk(recipe, self.capacity, self.members, self.stops)
         stopped = jax.ShapeDtypeStruct(key.shape, bool)
         arguments = (carry, arrays, key, hyper, zero, zero, stopped)
         axes = (0, None, 0, 0, None, None, 0)

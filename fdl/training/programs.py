@@ -71,7 +71,7 @@ def make_advance(recipe: Recipe) -> Advance:
 
 
 def make_chunk(
-    recipe: Recipe, capacity: int, together: bool = False
+    recipe: Recipe, capacity: int, together: bool = False, stops: bool = False
 ) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
     """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
 
@@ -79,8 +79,8 @@ def make_chunk(
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
     matters: many small leaves in a loop's carry cost more than a small model's step.
 
-    A run that has stopped takes no step. Of many `together` each step is taken, and dropped by those that have, until
-    all have: their loop must keep one count for all, or every `cond` in it would become a select.
+    A run that has stopped takes no step. Of many `together`, where any ever `stops`, each step is taken, and dropped by
+    those that have, until all have: their loop must keep one count for all, or every `cond` in it would be a select.
     """
     experiment, advance = recipe.experiment, make_advance(recipe)
 
@@ -91,7 +91,7 @@ def make_chunk(
             carry, history = loop
             new, metrics = advance(carry, arrays, key, hyper, start, j)
             row = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
-            if together and experiment.patience is not None:
+            if together and stops:
                 new = jax.tree.map(lambda n, o: jnp.where(stopped, o, n), new, carry)
             return new, lax.dynamic_update_index_in_dim(history, row, j, 0)
 

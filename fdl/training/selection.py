@@ -51,3 +51,17 @@ def select(
     now = Selection(value, step.astype(jnp.int32), worse, stopped, params, state)
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
     return chosen._replace(worse=jnp.where(best.stopped, best.worse, worse), stopped=stopped)
+
+
+def halve(best: Selection, keep: Any, members: Any, mode: str) -> Selection:
+    """Stops all runs but the `keep` best of the first `members`: one rung of successive halving.
+
+    All arrays have a leading axis for the runs; those that have stopped already, or never had a number, come last, and
+    of equal ones the first is kept.
+
+    Reference: Jamieson & Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, 2016.
+    """
+    value = best.value if mode == "min" else -best.value
+    counted = ~best.stopped & (best.step > 0) & (jnp.arange(len(value)) < members)
+    rank = jnp.argsort(jnp.argsort(jnp.where(counted, value, jnp.inf), stable=True))
+    return best._replace(stopped=best.stopped | ~counted | (rank >= keep))

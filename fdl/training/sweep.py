@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from fdl.training.rehearsal import rehearse
 from fdl.training.run import interruptible, run_key
 from fdl.training.sweep_result import Bucket, SweepResult
 
+Display = Callable[[Experiment, int], AbstractContextManager[Watcher]]
 Over = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 
 
@@ -36,7 +38,9 @@ def sweep(
     hooks: Sequence[Hook] = (),
     devices: Sequence[Any] | None = None,
     max_members: int | None = None,
+    halving: int | None = None,
     tell: Callable[[str], None] | None = None,
+    display: Display | None = None,
 ) -> SweepResult:
     """Trains a member for every setting and seed; those that share a program train side by side in it.
 
@@ -51,7 +55,11 @@ def sweep(
       chunk, hooks: as for `fdl.run`; an event has `members`, and metrics [members].
       devices: members are divided over them; None = all there are.
       max_members: at most so many side by side, the others after them; None = as many as fit into memory.
+      halving: 2 stops all but the better half of the members after evaluation 1, of those that are left after
+        evaluations 2, 4, 8, ...; 3 all but a third after 1, 3, 9, ...: successive halving (Jamieson & Talwalkar,
+        2016). Better is what `select` of the experiment says. The members of a program compete with each other.
       tell: gets a line for each program before it starts, and for each field that could not be traced.
+      display: (experiment, members) -> context manager of a watcher, entered for every block of members.
 
     Floats are arguments of the program. Fields of another type, and floats that `build` turns into a Python number or a
     branch, make a program for each of their values.
@@ -82,12 +90,15 @@ def sweep(
         raise InputError("sweep: expected at least one seed, got none")
     for seed in seeds:
         run_key(seed)  # refuses what is none before anything starts
+    if halving is not None and (isinstance(halving, bool) or not isinstance(halving, int) or halving < 2):
+        raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
     results: list[Bucket] = []
     groups = _grouped(members, frozenset(traced_fields(config)))
+    say(f"{len(members)} members, {len(groups)} program{'s' * (len(groups) > 1)}")
     queue = [(list(numbers), frozenset(traced_fields(config))) for numbers in groups]
     while queue:
         numbers, floats = queue.pop(0)
-        bucket = _Group(build, [members[i] for i in numbers], numbers, floats)
+        bucket = _Group(build, [members[i] for i in numbers], numbers, floats, halving)
         bad = bucket.compile(chunk, devices, max_members)
         split = [each for each in bad if len({getattr(members[i].config, each.field) for i in numbers}) > 1]
         if split:
@@ -97,7 +108,7 @@ def sweep(
             queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
             continue
         say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.sharing()}")
-        results.append(bucket.train(chunk, hooks))
+        results.append(bucket.train(chunk, hooks, display))
     return SweepResult.of(members, results)
 
 
@@ -166,8 +177,9 @@ class _Group:
         members: list[Member],
         numbers: list[int],
         floats: frozenset[str],
+        halving: int | None,
     ) -> None:
-        self.members, self.numbers = members, numbers
+        self.members, self.numbers, self.halving = members, numbers, halving
         config, self.reports = members[0].config, []
         for member in members:  # every value by itself: ranges are checked on numbers, not on traced values
             experiment = build(member.config)
@@ -176,6 +188,8 @@ class _Group:
             self.reports.append(experiment.reports)
         traced = tuple(f.name for f in dataclasses.fields(config) if f.name in floats)
         self.recipe = Recipe(build(config), build, config, traced)
+        if halving is not None and self.recipe.experiment.select is None:
+            raise InputError("sweep: halving needs Experiment(select=...): it says which members are better")
         rehearse(self.recipe.experiment)
 
     def compile(self, chunk: int | None, devices: Sequence[Any] | None, max_members: int | None) -> list[Untraceable]:
@@ -188,7 +202,8 @@ class _Group:
             while True:
                 self._share(worthwhile)
                 keys, hyper = self._block(recipe, 0)
-                programs = Programs(recipe, keys, hyper, chunk, members=True, mesh=self.mesh, tile=self.tile)
+                options = {"members": True, "mesh": self.mesh, "tile": self.tile, "stops": self.halving is not None}
+                programs = Programs(recipe, keys, hyper, chunk, **options)
                 needed = max(record.bytes_arguments + record.bytes_temporaries for record in programs.records)
                 if max_members is not None or self.block == 1 or needed < _memory(self.devices[0]):
                     return programs
@@ -201,16 +216,37 @@ class _Group:
                 raise InputError(f"sweep: the data depends on the swept field {each.field!r}: {each.where}")
         return bad
 
-    def train(self, chunk: int | None, hooks: Sequence[Hook], watchers: Sequence[Watcher] = ()) -> Bucket:
+    def train(self, chunk: int | None, hooks: Sequence[Hook], display: Display | None) -> Bucket:
         """Block after block through the same executables."""
         done: list[Trained] = []
+        rungs = self._rungs()
         with interruptible() as interrupted:
             for first in range(0, len(self.members), self.block):
                 keys, hyper = self._block(self.programs.recipe, first)
                 reports = [self.reports[i] for i in self._rows(first)]
-                driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, reports)
-                done.append(driver.drive())
+                count = min(self.block, len(self.members) - first)
+                with nullcontext() if display is None else display(self.recipe.experiment, count) as watch:
+                    watchers = () if watch is None else (watch,)
+                    driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, reports, rungs)
+                    done.append(driver.drive())
         return Bucket(tuple(self.numbers), self.block, tuple(done))
+
+    def _rungs(self) -> dict[int, tuple[int, int]]:
+        """Of successive halving: step of a rung -> how many of how many members go on after it."""
+        if self.halving is None:
+            return {}
+        count, experiment = len(self.members), self.recipe.experiment
+        if self.block < count:
+            raise InputError(
+                f"sweep: halving compares {count} members, of which only {self.block} fit side by side; "
+                "take fewer, or a larger max_members"
+            )
+        every, rungs, number, left = experiment.eval_every or experiment.total_steps(), {}, 1, count
+        while left > 1 and number * every < experiment.total_steps():
+            left = -(-left // self.halving)
+            rungs[number * every] = left, count
+            number *= self.halving
+        return rungs
 
     def sharing(self) -> str:
         """How many train at once, and how they share the devices."""

@@ -154,6 +154,12 @@ class SweepResult:
             for rows in groups.values()
         ]
 
+    def draw(self, path: str | Path, metric: str | None = None) -> None:
+        """A picture of a metric against each swept field, and over the steps; see `fdl.training.sweep_picture`."""
+        from fdl.training.sweep_picture import draw
+
+        draw(self, path, metric)
+
     def to_csv(self, path: str | Path) -> None:
         """Writes `rows` as a table with a header."""
         rows = self.rows()

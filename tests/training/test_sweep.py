@@ -106,7 +106,8 @@ def test_shapes_and_code_make_a_program_each():
     over = {"hidden": [4, 8], "learning_rate": [1e-3, 1e-2, 3e-2]}
     result = fdl.sweep(build, Config(), over=over, tell=said.append)
     assert result.compiles == 2
-    assert said == ["program 1: 3 members, 3 side by side", "program 2: 3 members, 3 side by side"]
+    programs = ["program 1: 3 members, 3 side by side", "program 2: 3 members, 3 side by side"]
+    assert said == ["6 members, 2 programs", *programs]
     assert [config.hidden for config in result.configs] == [4, 4, 4, 8, 8, 8]
     assert_follows(result.member(5), fdl.run(build, result.configs[5]))
 
@@ -132,7 +133,7 @@ def test_a_float_that_python_branches_on_is_named_and_makes_programs():
 def test_such_a_float_that_is_not_swept_costs_nothing():
     said: list[str] = []
     result = fdl.sweep(branching, Config(), over={"learning_rate": [1e-3, 1e-2]}, tell=said.append)
-    assert (result.compiles, said) == (1, ["program 1: 2 members, 2 side by side"])
+    assert (result.compiles, said) == (1, ["2 members, 1 program", "program 1: 2 members, 2 side by side"])
 
 
 def noisy(config: Config) -> fdl.Experiment:
