@@ -87,10 +87,10 @@ class TruncatedNormal(_Record):
 
 @dataclass(frozen=True)
 class Uniform(_Record):
-    """U[low, high)."""
+    """U[low, high). It has no defaults: a single number could mean either end."""
 
-    low: float = 0.0
-    high: float = 1.0
+    low: float
+    high: float
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
@@ -156,6 +156,16 @@ class HeUniform(_VarianceScaling):
     """Uniform on +-sqrt(6 / fan_in) (He et al., 2015)."""
 
     scaling = (2.0, "fan_in", "uniform")
+
+
+@dataclass(frozen=True)
+class TorchDefault(_VarianceScaling):
+    """Uniform on +-1 / sqrt(fan_in), variance 1 / (3 fan_in): what PyTorch's `Linear` and `Conv2d` draw kernels from.
+
+    PyTorch draws their biases from the same interval; those of fdl start at zero unless `bias_init` says otherwise.
+    """
+
+    scaling = (1 / 3, "fan_in", "uniform")
 
 
 GlorotNormal, GlorotUniform = XavierNormal, XavierUniform  # one man, two names

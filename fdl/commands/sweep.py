@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> int:
 def _sweep(opened: Opened) -> None:
     from fdl.runs.folder import RunFolder, new_folder
     from fdl.runs.progress import progress, say
+    from fdl.runs.published import save
     from fdl.training.sweep import sweep
 
     chosen = opened.chosen
@@ -96,14 +97,12 @@ def _sweep(opened: Opened) -> None:
             halving=chosen.halving or None,
             tell=lambda line: say(sys.stdout, line),
             display=lambda each, count: progress(
-                name, each.total_steps(), each.steps_per_epoch(), f", {count} members"
+                name, each.total_steps(), each.steps_per_epoch(), f", {count} member{'s' * (count > 1)}"
             ),
         )
         result.to_csv(folder / "members.csv")
         _draw(result, folder / "sweep.png")
         if chosen.save:
-            from fdl.runs.published import save
-
             save(chosen.save, result, opened.file, chosen.config)
         _show(result)
         finite = {name: figures for name, figures in result.metrics.items() if (figures == figures).any()}

@@ -16,6 +16,7 @@ from fdl.errors import InputError
 from fdl.initializers import Zeros
 from fdl.models.unet import Divisible, u_shape
 from fdl.nn.containers import scope
+from fdl.nn.dropout import drops
 from fdl.ops.rotary import sinusoidal
 from fdl.shapes import expect
 
@@ -178,7 +179,7 @@ def conditioned_block(
     return ConditionedBlock(
         half(in_channels, {}),
         nn.Linear(condition_features, out_channels),
-        half(out_channels, {"dropout": nn.Dropout(dropout)} if dropout else {}),
+        half(out_channels, {"dropout": nn.Dropout(dropout)} if drops(dropout) else {}),
         nn.Serial() if in_channels == out_channels else nn.Serial(conv=nn.Conv(in_channels, out_channels, 1)),
     )
 

@@ -10,6 +10,7 @@ import jax
 from fdl import nn
 from fdl.errors import InputError
 from fdl.nn.containers import Part
+from fdl.nn.dropout import drops
 
 
 def gcn(
@@ -119,7 +120,7 @@ def gin(
         )
         parts[f"layer{i}"] = nn.GIN(a, b, train_eps=train_eps, mlp=perceptron)
         parts |= {f"norm{i}": nn.BatchNorm(b), f"relu{i}": jax.nn.relu}
-    drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
+    drop = {"dropout": nn.Dropout(dropout)} if drops(dropout) else {}
     return nn.Serial(**parts, pool=nn.GraphPool(reduce), **drop, head=nn.Linear(hidden_features, num_classes))
 
 
@@ -134,6 +135,6 @@ def _nodes(layers: Sequence[Part], activation: Part, dropout: float) -> nn.Seria
     """dropout0, layer0, activation0, ..., head."""
     parts: dict[str, Part] = {}
     for i, layer in enumerate(layers):
-        parts |= {f"dropout{i}": nn.Dropout(dropout)} if dropout else {}
+        parts |= {f"dropout{i}": nn.Dropout(dropout)} if drops(dropout) else {}
         parts |= {f"layer{i}": layer, f"activation{i}": activation} if i + 1 < len(layers) else {"head": layer}
     return nn.Serial(**parts)

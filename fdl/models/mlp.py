@@ -8,6 +8,7 @@ import jax
 
 from fdl import nn
 from fdl.errors import InputError
+from fdl.nn.dropout import drops
 
 
 def perceptron(in_features: int, out_features: int) -> nn.Serial:
@@ -54,7 +55,7 @@ def mlp(
     *hidden, out_features = sizes
     layers, features = [], in_features
     for size in hidden:
-        drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
+        drop = {"dropout": nn.Dropout(dropout)} if drops(dropout) else {}
         layers.append(nn.Serial(linear=nn.Linear(features, size), activation=activation, **drop))
         features = size
     return nn.Serial(flatten=nn.Flatten(), hidden=nn.Serial(*layers), head=nn.Linear(features, out_features))

@@ -13,6 +13,7 @@ from fdl import nn
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
 from fdl.nn.containers import Part
+from fdl.nn.dropout import drops
 from fdl.ops.recurrent import length_mask
 from fdl.shapes import expect
 
@@ -185,5 +186,5 @@ def _layers(
     parts: dict[str, Part] = {}
     for i in range(num_layers):
         parts[f"rnn{i}"] = layer(in_features if i == 0 else out_features)
-        parts |= {f"dropout{i}": nn.Dropout(dropout)} if dropout else {}
+        parts |= {f"dropout{i}": nn.Dropout(dropout)} if drops(dropout) else {}
     return parts

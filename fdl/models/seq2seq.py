@@ -11,6 +11,7 @@ from fdl import nn
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
 from fdl.nn.containers import scope
+from fdl.nn.dropout import drops
 from fdl.ops.attention import padding_mask
 
 
@@ -122,7 +123,7 @@ def seq2seq(
     (1, 2, 30)
     """
     H = hidden_features
-    drop = {"dropout": nn.Dropout(dropout)} if dropout else {}
+    drop = {"dropout": nn.Dropout(dropout)} if drops(dropout) else {}
     return Seq2Seq(
         nn.Embedding(source_vocab_size, features),
         nn.Bidirectional(nn.GRU(features, H), nn.GRU(features, H)),

@@ -13,6 +13,11 @@ from fdl.errors import InputError
 from fdl.ops.dropout import dropout
 
 
+def drops(rate: float) -> bool:
+    """Whether a model needs dropout of this rate: not for a plain 0, but for a swept one, whose value is not known."""
+    return isinstance(rate, Tracer) or rate != 0
+
+
 @dataclass(frozen=True)
 class Dropout(Layer):
     """y = x * m / (1 - rate) in training, m ~ Bernoulli(1 - rate); y = x otherwise.

@@ -38,8 +38,8 @@ def spread(values: Any) -> str:
     '0.25 .. 0.5 .. 2'
     """
     known = sorted(float(value) for value in values.ravel() if value == value)
-    if values.ndim == 0 or not known:
-        return f"{float(values) if values.ndim == 0 else math.nan:.4g}"
+    if len(known) < 2:
+        return f"{known[0] if known else math.nan:.4g}"
     return f"{known[0]:.4g} .. {statistics.median(known):.4g} .. {known[-1]:.4g}"
 
 

@@ -22,6 +22,7 @@ from fdl.initializers import (
     Normal,
     Ones,
     Orthogonal,
+    TorchDefault,
     TruncatedNormal,
     Uniform,
     XavierNormal,
@@ -31,7 +32,7 @@ from fdl.initializers import (
 
 ALL = [
     Zeros(), Ones(), Constant(2.5), Normal(0.5), TruncatedNormal(0.5), Uniform(-1.0, 3.0), Orthogonal(),
-    LecunNormal(), LecunUniform(), XavierNormal(), XavierUniform(), HeNormal(), HeUniform(),
+    LecunNormal(), LecunUniform(), XavierNormal(), XavierUniform(), HeNormal(), HeUniform(), TorchDefault(),
 ]  # fmt: skip
 ATTENTION = {"in_axis": 0, "out_axis": (1, 2)}
 TRUNCATED = 0.87962566103423978  # standard deviation of N(0, 1) cut off at +-2
@@ -61,7 +62,7 @@ def test_dtype_is_the_one_asked_for(initializer: Any):
 @pytest.mark.parametrize(
     ("kind", "in_out_share"),
     [(LecunNormal, (1, 0)), (LecunUniform, (1, 0)), (XavierNormal, (0.5, 0.5)), (XavierUniform, (0.5, 0.5)),
-     (HeNormal, (0.5, 0)), (HeUniform, (0.5, 0))],
+     (HeNormal, (0.5, 0)), (HeUniform, (0.5, 0)), (TorchDefault, (3, 0))],
 )  # fmt: skip
 @pytest.mark.parametrize(
     ("shape", "axes", "fans"),
@@ -69,12 +70,15 @@ def test_dtype_is_the_one_asked_for(initializer: Any):
     ids=["linear", "conv", "attention"],
 )
 def test_variance_is_one_over_the_fan(kind: Any, in_out_share: Any, shape: Any, axes: Any, fans: Any):
-    """LeCun 1 / in, Xavier 2 / (in + out), He 2 / in, with the receptive field in both fans; and the tails are cut."""
+    """LeCun 1 / in, Xavier 2 / (in + out), He 2 / in, PyTorch 1 / (3 in), with the receptive field in both fans.
+
+    And the tails are cut.
+    """
     want = (np.dot(in_out_share, fans)) ** -0.5
     values = draw(kind(**axes), *shape)
     assert values.std() == pytest.approx(want, rel=0.03)
     assert abs(values.mean()) < 4 * want / math.sqrt(values.size)
-    bound = want * (math.sqrt(3) if "Uniform" in kind.__name__ else 2 / TRUNCATED)
+    bound = want * (math.sqrt(3) if "Uniform" in kind.__name__ or kind is TorchDefault else 2 / TRUNCATED)
     assert 0.97 * bound < np.abs(values).max() <= bound * (1 + 1e-6)
 
 

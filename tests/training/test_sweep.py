@@ -309,3 +309,15 @@ def test_weak_columns_are_weak():
     column = weak_column([0.5, 2.0])
     product = jax.vmap(lambda value: value * jnp.ones(2, jnp.bfloat16))(column)
     assert product.dtype == jnp.bfloat16
+
+
+def test_dropout_of_a_ready_model_is_swept_in_one_program_from_zero_on():
+    def perceptron(config: Config) -> fdl.Experiment:
+        model = fdl.models.mlp(5, 8, 2, dropout=config.dropout)
+        return replace(build(config), task=fdl.supervised(model, fdl.losses.softmax_cross_entropy))
+
+    result = fdl.sweep(perceptron, Config(), over={"dropout": [0.0, 0.5]})
+    assert result.compiles == 1
+    for number in range(2):
+        solo = fdl.run(perceptron, result.configs[number])
+        np.testing.assert_allclose(result.history["train/loss"][number], solo.history["train/loss"], rtol=1e-5)
