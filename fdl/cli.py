@@ -1,7 +1,7 @@
 """The command `fdl`. Only light modules are imported here: `fdl --help` has to answer at once, without jax.
 
-Exit codes: 0 success; 2 bad usage or bad input, one message; 1 a failed run; 130 interrupted, with what was recorded
-saved.
+Exit codes: 0 success; 2 bad usage or bad input, one message; 1 a failed run; 130 after Ctrl-C and 143 after SIGTERM,
+with everything saved; 75 for the latter where the scheduler is to start the run again (--requeue).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ fdl: a functional deep-learning toolkit on JAX.
 
 commands:
   run FILE      train the experiment in FILE and keep what it did in a run folder
+  resume RUN    go on where a run stopped, to the same bits
   sweep FILE    train many settings and seeds of it side by side
   summary FILE  show its model: paths, shapes, parameters, FLOPs
   plan FILE     show the memory and work a run would take, without running it
@@ -33,7 +34,7 @@ options:
   -h, --help    show this message; fdl COMMAND --help says more
   --version     show the version"""
 
-COMMANDS = ("run", "sweep", "summary", "plan", "runs")
+COMMANDS = ("run", "resume", "sweep", "summary", "plan", "runs")
 """Each is the module fdl.commands.<name>, imported when it is called."""
 
 
@@ -47,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error, 2)
     except KeyboardInterrupt as error:
         print(clean("; ".join(filter(None, ["interrupted", str(error), *_notes(error)]))), file=sys.stderr)
+        code = getattr(error, "exit_code", 128 + getattr(error, "signal", 2))
         if arguments is None:  # jaxlib 0.10.2 crashes at exit (code 139) where Ctrl-C met a compilation
             print(end="", flush=True)
-            os._exit(130)
-        return 130
+            os._exit(code)
+        return code
     except BaseException as error:
         if _is_failed_run(error):
             return _report(error, 1)
@@ -74,9 +76,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _is_failed_run(error: BaseException) -> bool:
+    from fdl.runs.checkpoints import CheckpointError
     from fdl.runs.folder import RunFolderError
 
-    return isinstance(error, FloatingPointError | RunFolderError)
+    return isinstance(error, FloatingPointError | RunFolderError | CheckpointError)
 
 
 def _report(error: BaseException, code: int) -> int:

@@ -24,3 +24,15 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     close = difflib.get_close_matches(name, valid, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run between two chunks; what it had done is recorded.
+
+    Args:
+      signal: its number, such as `signal.SIGINT`.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal

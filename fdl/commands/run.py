@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
 from fdl.runs.options import Option
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 HELP = """\
 usage: fdl run FILE [--seed N] [--runs DIR] [--smoke] [--tensorboard] [options of the experiment]
@@ -19,6 +22,7 @@ did is kept in the new folder DIR/<experiment>/<id>.
   --seed N       draws initial values, the order of the examples, dropout: everything (default: 0)
   --runs DIR     where run folders go (default: runs)
   --smoke        only a few steps, to see that everything works
+  --requeue      end with code 75 instead of 143 after SIGTERM: a scheduler starts it again
   --tensorboard  write TensorBoard events into the run folder as well (needs tensorboardX)
 
 fdl run FILE --help shows the options of the experiment as well."""
@@ -27,26 +31,27 @@ OPTIONS = (
     Option("seed", int, 0, "Draws initial values, the order of the examples, dropout: everything."),
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
+    Option("requeue", bool, False, "End with code 75 instead of 143 after SIGTERM: a scheduler starts it again."),
     Option("tensorboard", bool, False, "Write TensorBoard events into the run folder as well (needs tensorboardX)."),
 )
 
 
-def main(arguments: list[str]) -> int:
-    return with_experiment("run", HELP, OPTIONS, arguments, _train)
+def main(arguments: list[str], resumed: Path | None = None) -> int:
+    return with_experiment("run", HELP, OPTIONS, arguments, lambda opened: _train(opened, resumed))
 
 
-def _train(opened: Opened) -> None:
+def _train(opened: Opened, resumed: Path | None) -> None:
     from contextlib import ExitStack
 
     from fdl.runs.folder import new_folder
-    from fdl.runs.progress import progress, show_result
+    from fdl.runs.progress import clean, progress, say, show_result
     from fdl.training.run import execute
 
     chosen = opened.chosen
     experiment = opened.experiment.smoke() if chosen.smoke else opened.experiment
     _audit(experiment)
     name = Path(opened.file).stem
-    folder = new_folder(chosen.runs, name)
+    folder = resumed or new_folder(chosen.runs, name)
     with ExitStack() as stack:
         watchers: list[Any] = []
         if chosen.tensorboard:
@@ -54,14 +59,23 @@ def _train(opened: Opened) -> None:
 
             watchers.append(stack.enter_context(Events(folder)))
         options = {"build": opened.build, "config": chosen.config, "seed": chosen.seed, "folder": folder}
+        options |= {"resume": resumed is not None, "tell": lambda line: say(sys.stdout, clean(line))}
         try:
             with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
                 result = execute(experiment, watchers=(*watchers, watch), **options)
         except BaseException as error:
             if folder.exists():
-                error.add_note(f"recorded in {folder}")
+                error.add_note(
+                    f"recorded in {folder}; fdl resume {folder} goes on" if _saved(folder) else f"recorded in {folder}"
+                )
+            if chosen.requeue and getattr(error, "signal", None) == signal.SIGTERM:
+                error.exit_code = REQUEUE  # pyright: ignore[reportAttributeAccessIssue]
             raise
     show_result({**result.metrics, **result.info}, str(folder))
+
+
+def _saved(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("[0-9]*"))
 
 
 def _audit(experiment: Any) -> None:

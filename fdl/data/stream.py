@@ -91,10 +91,11 @@ class Prefetch:
       stream: where batches come from.
       capacity: of a chunk; shorter ones are padded with whatever the memory holds.
       plan: step -> how many steps the chunk that begins there has; called on the thread.
+      total, start: the steps of a run, and those that are done already.
     """
 
-    def __init__(self, stream: Stream, capacity: int, plan: Callable[[int], int], total: int) -> None:
-        self.stream, self.capacity, self.plan, self.total = stream, capacity, plan, total
+    def __init__(self, stream: Stream, capacity: int, plan: Callable[[int], int], total: int, start: int = 0) -> None:
+        self.stream, self.capacity, self.plan, self.total, self.start = stream, capacity, plan, total, start
         self.waited = 0.0
         self._chunks: queue.Queue[Any] = queue.Queue(AHEAD)
         self._stopped = threading.Event()
@@ -120,7 +121,7 @@ class Prefetch:
                 self._thread.join(0.01)
 
     def _read(self) -> None:
-        step = 0
+        step = self.start
         try:
             while step < self.total and not self._stopped.is_set():
                 count = self.plan(step)

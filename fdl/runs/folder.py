@@ -14,7 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
 from fdl.errors import InputError
+from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.files import plain, write_json
 from fdl.runs.manifest import describe, now
 
@@ -35,23 +41,33 @@ class RunFolder:
     - config.json: the config; manifest.json: status and origin. Both appear whole or not at all.
     - metrics.jsonl: an object a step, `{"step": 1, "train/loss": 2.3}`, and one an evaluation; whole lines only.
     - result.json: the final metrics, written last: where it is, the run finished and everything else is complete.
+    - checkpoints/: see `fdl.runs.checkpoints`.
+
+    Only one process writes a folder at a time: metrics.jsonl is locked while it does.
 
     Args:
-      folder: a new or empty folder; never one that holds anything.
+      folder: a new or empty folder; never one that holds anything, unless `resume`.
       config: the experiment's `Config`, any dataclass; None = null.
       seed: of the run.
+      resume: go on in the folder of a run that did not finish, with the same config and seed.
 
     Raises:
-      InputError: on entering, where the folder has content or cannot be written.
+      InputError: on entering, where the folder has content or cannot be written, another process writes it, or there is
+        nothing to resume.
       RunFolderError: later, where it can no longer be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, config: Any = None, seed: int = 0) -> None:
-        self.path, self.config, self.seed = Path(folder), config, seed
+    def __init__(
+        self, folder: str | os.PathLike[str], *, config: Any = None, seed: Any = 0, resume: bool = False
+    ) -> None:
+        self.path, self.config, self.seed, self.resume = Path(folder), config, seed, resume
 
     def __enter__(self) -> RunFolder:
         config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
         self._started = now()
+        if self.resume:
+            self._reopen()
+            return self
         try:
             self._claim()
             with self._withdrawn_on_error():
@@ -63,6 +79,22 @@ class RunFolder:
                 "choose another place: --runs on the command line, folder= in Python"
             ) from None
         return self
+
+    def checkpoints(self, *names: str) -> Checkpoints:
+        """Those of the run, or of a part of it; metrics.jsonl is on the disk before a checkpoint is."""
+        return Checkpoints(self.path.joinpath("checkpoints", *names), lambda: os.fsync(self._metrics.fileno()))
+
+    def forget_after(self, step: int) -> None:
+        """Drops the lines of metrics.jsonl after a step: the run goes on from there."""
+        with self._explained():
+            kept, self._whole = self._whole, 0
+            self._metrics.seek(0)
+            for line in self._metrics.read(kept).splitlines(keepends=True):
+                if not line.endswith(b"\n") or _step(line) > step:
+                    break
+                self._whole += len(line)
+            self._metrics.truncate(self._whole)
+            self._metrics.seek(self._whole)
 
     def append(self, steps: Any, columns: Mapping[str, Any]) -> None:
         """One line for each of `steps`, the values of all `columns` beside it."""
@@ -105,12 +137,61 @@ class RunFolder:
         finally:
             self._metrics.close()
 
+    def _reopen(self) -> None:
+        """Takes over the folder of a run that did not finish."""
+        try:
+            manifest = json.loads((self.path / "manifest.json").read_text())
+            self._metrics = (self.path / "metrics.jsonl").open("r+b", buffering=0)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: there is no run to resume: {error}") from None
+        self._lock(manifest.get("pid"))
+        self._whole = os.fstat(self._metrics.fileno()).st_size
+        try:
+            if (self.path / "result.json").exists():
+                raise InputError(f"{self.path}: the run is finished; its result is in result.json")
+            for name, now_ in (("config_hash", self._origin["config_hash"]), ("seed", self._origin["seed"])):
+                if manifest.get(name) != now_:
+                    raise InputError(
+                        f"{self.path}: the run has {name} {manifest.get(name)}, not {now_}: {self._differs(name)}"
+                    )
+        except BaseException:
+            self._metrics.close()
+            raise
+        again = [*manifest.get("resumed", []), {"time": now(), "command": self._origin["command"]}]
+        self._started = manifest.get("started", self._started)
+        self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
+        with self._explained():
+            self._set_status("running")
+
+    def _differs(self, name: str) -> str:
+        if name != "config_hash":
+            return "give the same"
+        try:
+            before = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError):
+            return "its config.json cannot be read"
+        mine = plain(self.config)
+        both = (before if isinstance(before, dict) else {}), (mine if isinstance(mine, dict) else {})
+        fields = [f for f in {**both[0], **both[1]} if both[0].get(f) != both[1].get(f)]
+        return "the config differs in " + ", ".join(f"{f} ({both[0].get(f)!r}, now {both[1].get(f)!r})" for f in fields)
+
+    def _lock(self, holder: Any = None) -> None:
+        """One writer at a time; the system drops the lock with the process, however it ends."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._metrics.close()
+            raise InputError(f"{self.path}: process {holder} is writing this run; wait for it or stop it") from None
+
     def _claim(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         if any(self.path.iterdir()):
             raise InputError(f"the run folder {self.path} is not empty: a run overwrites nothing; choose a new folder")
         # Exclusive, so that of two runs that want the same folder one fails here.
-        self._metrics = (self.path / "metrics.jsonl").open("xb", buffering=0)
+        self._metrics = (self.path / "metrics.jsonl").open("x+b", buffering=0)
+        self._lock()
         self._whole = 0
 
     @contextmanager
@@ -140,6 +221,14 @@ class RunFolder:
         finished = None if status == "running" else now()
         happened = {"status": status, "error": _one_line(error), "started": self._started, "finished": finished}
         write_json(self.path / "manifest.json", {**happened, **self._origin})
+
+
+def _step(line: bytes) -> float:
+    """The step of a line; one that is damaged is after every step."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _lines(columns: Mapping[str, Any]) -> str:

@@ -28,6 +28,8 @@ def describe(config: Any, seed: Any) -> dict[str, Any]:
         "seed": plain(seed),
         "config_hash": config_hash(config),
         "command": sys.argv,
+        "directory": os.getcwd(),
+        "pid": os.getpid(),
         "versions": {"fdl": fdl.__version__, **{name: _version(name) for name in LIBRARIES}},
         "python": platform.python_version(),
         "platform": platform.platform(),

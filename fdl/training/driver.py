@@ -13,11 +13,14 @@ import jax
 import numpy as np
 
 from fdl.data.stream import Prefetch, Stream
-from fdl.errors import InputError
+from fdl.errors import InputError, Interrupted
+from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.recipe import Hyper
+from fdl.training.snapshot import flat, put
 
+INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
 
 
@@ -124,9 +127,10 @@ class Driver:
         chunk: int | None = None,
         hooks: Sequence[Hook] = (),
         watchers: Sequence[Watcher] = (),
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[], int] = lambda: 0,
         reports: Sequence[Mapping[str, Callable[[Any], Any]]] = (),
         rungs: Mapping[int, tuple[int, int]] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.programs, self.experiment = programs, programs.recipe.experiment
         self.key, self.hyper, self.fixed = key, hyper, chunk
@@ -140,33 +144,79 @@ class Driver:
         self.stopped_at: int | None = None
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
+        self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
+
+    def restore(self, saved: Saved) -> None:
+        """Puts the run where it was when the checkpoint was written.
+
+        Raises:
+          InputError: the checkpoint is of another model, optimizer or number of members.
+        """
+        parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
+        for path, array in saved.arrays.items():
+            part, _, name = path.partition("/")
+            parts[part][name] = array
+        self.carry, self.best, (self.ended, self.failed) = put(self._state(), parts["run"], str(saved.path))
+        self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
+        self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
+
+    def _state(self) -> Any:
+        """Everything that the rest of the run depends on; the data are a function of the step."""
+        return self.carry, self.best, (self.ended, self.failed)
+
+    def _save(self, step: int) -> None:
+        """Starts a checkpoint of all that has been done, and of the history up to here."""
+        if self.checkpoints is None:
+            return
+        self._settle(0)
+        arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
+        for name, chunks in self.history.items():
+            arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
+            arrays[f"history/{name}"] = np.concatenate([v for _, v in chunks], -1)
+        facts = {"stopped_at": self.stopped_at, "names": list(self.history)}
+        self.checkpoints.save(step, arrays, facts)
+        self.saved = time.monotonic()
+
+    def _save_is_due(self, step: int) -> bool:
+        if self.checkpoints is None:
+            return False
+        self.checkpoints.check()
+        every = self.experiment.checkpoint_every
+        return time.monotonic() - self.saved > INTERVAL if every is None else step % every == 0
 
     def drive(self) -> Trained:
         """Dispatches chunk after chunk; the host reads the metrics of one while the device runs the next.
 
         Raises:
           FloatingPointError: the loss of a run is not finite. Members of a sweep go on: they do not touch each other.
-          KeyboardInterrupt: after Ctrl-C, once the chunk in progress is recorded.
+          Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved.
+          CheckpointError: a checkpoint could not be written; the one before it is still there.
         """
         started = self.read = time.perf_counter()
-        dataset, step = self.experiment.dataset, 0
+        dataset, step = self.experiment.dataset, self.start
         capacity = self.programs.capacity
-        self.feed = Prefetch(dataset, capacity, self._plan, self.total) if isinstance(dataset, Stream) else None
+        self.feed = Prefetch(dataset, capacity, self._plan, self.total, step) if isinstance(dataset, Stream) else None
         try:
             while step < self.total and self.stopped_at is None and not self.interrupted():
                 unread = len(self.pending)
                 step = self._dispatch(step)
-                if step == self._boundary(step - 1):
+                if step == self._evaluation(step - 1):
                     self._evaluate(step)
                 self._settle(0 if self.hooks else len(self.pending) - unread)
                 if self.hooks and self.stopped_at in (None, step):
                     self._call_hooks(step)
+                if self._save_is_due(step):
+                    self._save(step)
             self._settle(0)
+            if step > self.start:
+                self._save(step)
+            if self.checkpoints is not None:
+                self.checkpoints.wait()
         finally:
             if self.feed is not None:
                 self.feed.close()
         if step < self.total and self.stopped_at is None:
-            raise KeyboardInterrupt(f"stopped after step {step} of {self.total}")
+            raise Interrupted(f"stopped after step {step} of {self.total}", self.interrupted())
         return self._trained(time.perf_counter() - started)
 
     def _dispatch(self, step: int) -> int:
@@ -183,9 +233,11 @@ class Driver:
 
     def _plan(self, step: int) -> int:
         """The length of the chunk that begins at `step`."""
-        return min(self.count, self.programs.capacity, self._boundary(step) - step)
+        every = self.experiment.checkpoint_every or self.total
+        checkpoint = (step // every + 1) * every
+        return min(self.count, self.programs.capacity, self._evaluation(step) - step, checkpoint - step)
 
-    def _boundary(self, step: int) -> int:
+    def _evaluation(self, step: int) -> int:
         """The next evaluation after `step`."""
         every = self.experiment.eval_every or self.total
         return min((step // every + 1) * every, self.total)

@@ -30,6 +30,8 @@ class Experiment:
       batch_size: examples a step; None = all of them (batch gradient descent), 1 = stochastic gradient descent.
       num_steps, num_epochs: give exactly one. An epoch is `n // batch_size` steps.
       eval_every: steps between evaluations; None = only after the last step. There is always one after the last step.
+      checkpoint_every: steps between checkpoints of a run with a folder; None = after ten minutes. There is always one
+        at the end.
       augment: (batch, key) -> batch, in training only.
       trainable: `[(regex over "a/b/kernel", bool), ...]`, the first that is found in a path decides, and a path without
         a rule trains. Frozen parameters stay as they are to the bit, without gradient or optimiser state.
@@ -59,6 +61,7 @@ class Experiment:
     num_steps: int | None = None
     num_epochs: int | None = None
     eval_every: int | None = None
+    checkpoint_every: int | None = None
     augment: Callable[[Any, jax.Array], Any] | None = None
     trainable: Rules[bool] = ()
     select: str | None = None
@@ -76,7 +79,15 @@ class Experiment:
         optimizer_fits = callable(getattr(self.optimizer, "init", None)) and hasattr(self.optimizer, "update")
         _expect(optimizer_fits, "optimizer", "an Optax transformation, such as optax.adam(1e-3)", self.optimizer)
         self._check_sets()
-        for name in ("batch_size", "num_steps", "num_epochs", "eval_every", "patience", "accumulate"):
+        for name in (
+            "batch_size",
+            "num_steps",
+            "num_epochs",
+            "eval_every",
+            "checkpoint_every",
+            "patience",
+            "accumulate",
+        ):
             value = getattr(self, name)
             fits = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
             _expect(fits, name, "a whole number >= 1", value)

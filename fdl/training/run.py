@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError
+from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
 from fdl.training.executables import Programs
@@ -29,6 +30,7 @@ def run(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Result:
@@ -38,19 +40,23 @@ def run(
       experiment: an `Experiment`; or `build`, a function of `config`. The floats of the config are then arguments of
         the program instead of constants in it, wherever that is possible: one executable serves every learning rate.
       seed: draws initial values, the order of the examples, dropout, everything.
-      folder: a new folder for config, manifest, metrics and result; None writes nothing.
+      folder: a new folder for config, manifest, metrics, checkpoints and result; None writes nothing.
+      resume: `folder` is that of a run that was interrupted, or killed: goes on from its newest verified checkpoint, to
+        the same bits as if nothing had happened.
       chunk: steps between two looks from the host; None adapts to about a second.
       hooks: called with an `Event` after every chunk; the device waits for them.
 
     Raises:
       InputError: anything that can be known to be wrong before compiling.
       FloatingPointError: the loss is no longer finite; says at which step.
-      KeyboardInterrupt: after Ctrl-C, once the chunk in progress is done and recorded.
+      Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is done, recorded and saved.
+      CheckpointError: a checkpoint could not be written; the one before it is still there.
     """
     build = None
     if callable(experiment):
         build, experiment = experiment, experiment(config)
-    return execute(experiment, build=build, config=config, seed=seed, folder=folder, chunk=chunk, hooks=hooks)
+    options: Any = {"seed": seed, "folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks}
+    return execute(experiment, build=build, config=config, **options)
 
 
 def execute(
@@ -60,11 +66,13 @@ def execute(
     config: Any = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
     watchers: Sequence[Watcher] = (),
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """`run`, with watchers beside the hooks: the device does not wait for them."""
+    """`run`, with watchers beside the hooks: the device does not wait for them; `tell` gets what a user should know."""
     if not isinstance(experiment, Experiment):
         raise InputError(f"run: expected an fdl.Experiment, got {type(experiment).__name__}")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
@@ -73,23 +81,42 @@ def execute(
     rehearse(experiment)
     recipe = Recipe(experiment, build, config, () if build is None else traced_fields(config))
 
-    def train(watchers: Sequence[Watcher], compiled: Callable[[Programs], None]) -> Result:
+    def train(watchers: Sequence[Watcher], files: RunFolder | None) -> Result:
         with interruptible() as interrupted:
             programs, _ = settled(recipe, lambda recipe: Programs(recipe, key, recipe.values(), chunk))
-            compiled(programs)
             hyper = programs.recipe.values()
-            return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
+            if files is None:
+                return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
+            files.note(programs=[record._asdict() for record in programs.records])
+            with closing(files.checkpoints()) as checkpoints:
+                options: Any = {"checkpoints": checkpoints}
+                driver = Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **options)
+                if resume:
+                    files.forget_after(continued(driver, checkpoints, tell))
+                return driver.drive().result()
 
     if folder is None:
-        return train(watchers, lambda programs: None)
-    with RunFolder(folder, config=config, seed=seed) as files:
+        if resume:
+            raise InputError("run: resume needs the folder of the run")
+        return train(watchers, None)
+    with RunFolder(folder, config=config, seed=seed, resume=resume) as files:
         files.note(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
-        result = train(
-            (files.append, *watchers),
-            lambda programs: files.note(programs=[record._asdict() for record in programs.records]),
-        )
+        result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info})
         return result
+
+
+def continued(driver: Driver, checkpoints: Checkpoints, tell: Callable[[str], None]) -> int:
+    """Puts a run back to its newest verified checkpoint, and returns the step of that; 0 = from the start."""
+    saved, skipped = checkpoints.newest()
+    for remark in skipped:
+        tell(f"skipped a checkpoint: {remark}")
+    if saved is None:
+        tell("there is no checkpoint: starting from the beginning")
+        return 0
+    driver.restore(saved)
+    tell(f"going on after step {saved.step}")
+    return saved.step
 
 
 def run_key(seed: int) -> jax.Array:
@@ -107,24 +134,32 @@ def run_key(seed: int) -> jax.Array:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Holds back the first Ctrl-C until the loop asks for it; a second one interrupts at once.
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Holds back the first Ctrl-C or SIGTERM until the loop asks for it; a second one ends the process at once.
 
-    Compiling is under it as well: an exception in the middle of that can crash jaxlib at exit. Where Ctrl-C is ignored
-    (a job in the background), or this is no main thread, nothing is changed.
+    Compiling is under it as well: an exception in the middle of that can crash jaxlib at exit. Where a signal is
+    ignored (Ctrl-C of a job in the background), or this is no main thread, nothing is changed. What is asked for is the
+    number of the signal that came, 0 = none.
     """
     asked: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield lambda: False
-        return
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if main and signal.getsignal(number) is not signal.SIG_IGN
+    }
 
-    def handler(number: int, frame: Any) -> None:
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, frame: Any) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, handler)
+    for number in before:
+        signal.signal(number, hold)
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
