@@ -64,10 +64,7 @@ def _train(opened: Opened, resumed: Path | None) -> None:
             with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
                 result = execute(experiment, watchers=(*watchers, watch), **options)
         except BaseException as error:
-            if folder.exists():
-                error.add_note(
-                    f"recorded in {folder}; fdl resume {folder} goes on" if _saved(folder) else f"recorded in {folder}"
-                )
+            say_where(error, folder)
             if chosen.requeue and getattr(error, "signal", None) == signal.SIGTERM:
                 error.exit_code = REQUEUE  # pyright: ignore[reportAttributeAccessIssue]
             raise
@@ -76,6 +73,14 @@ def _train(opened: Opened, resumed: Path | None) -> None:
 
 def _saved(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("[0-9]*"))
+
+
+def say_where(error: BaseException, folder: Path) -> None:
+    """Adds to the error where the run is recorded, and how to go on with it."""
+    if folder.exists():
+        error.add_note(f"recorded in {folder}")
+        if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
+            error.add_note(f"fdl resume {folder} goes on")
 
 
 def _audit(experiment: Any) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.util
 import math
 import os
 import re
@@ -58,15 +56,16 @@ OPTIONS = (
 RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+?)(?::(\d+))?")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], resumed: Path | None = None) -> int:
     # Read by JAX when it starts: a vmap alone leaves all but one core idle where its operations are small.
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
-    return with_experiment("sweep", HELP, OPTIONS, arguments, _sweep)
+    return with_experiment("sweep", HELP, OPTIONS, arguments, lambda opened: _sweep(opened, resumed))
 
 
-def _sweep(opened: Opened) -> None:
-    from fdl.runs.folder import RunFolder, new_folder
-    from fdl.runs.progress import progress, say
+def _sweep(opened: Opened, resumed: Path | None) -> None:
+    from fdl.commands.run import say_where
+    from fdl.runs.folder import new_folder
+    from fdl.runs.progress import clean, progress, say
     from fdl.runs.published import save
     from fdl.training.sweep import sweep
 
@@ -85,29 +84,28 @@ def _sweep(opened: Opened) -> None:
         return opened.build(config).smoke() if smoke else opened.build(config)
 
     name = Path(opened.file).stem
-    folder = new_folder(chosen.runs, name)
-    with RunFolder(folder, config=chosen.config) as files:
-        files.note(over=over, seeds=chosen.seeds)
+    folder = resumed or new_folder(chosen.runs, name)
+    try:
         result = sweep(
             build,
             chosen.config,
             over or None,
             range(chosen.seeds),
+            folder=folder,
+            resume=resumed is not None,
             max_members=chosen.max_members or None,
             halving=chosen.halving or None,
-            tell=lambda line: say(sys.stdout, line),
+            tell=lambda line: say(sys.stdout, clean(line)),
             display=lambda each, count: progress(
                 name, each.total_steps(), each.steps_per_epoch(), f", {count} member{'s' * (count > 1)}"
             ),
         )
-        result.to_csv(folder / "members.csv")
-        _draw(result, folder / "sweep.png")
-        if chosen.save:
-            save(chosen.save, result, opened.file, chosen.config)
-        _show(result)
-        finite = {name: figures for name, figures in result.metrics.items() if (figures == figures).any()}
-        best = {f"{name} (mean)": float(figures[figures == figures].mean()) for name, figures in finite.items()}
-        files.finish({**best, "members": len(result), "programs": result.compiles})
+    except BaseException as error:
+        say_where(error, folder)
+        raise
+    if chosen.save:
+        save(chosen.save, result, opened.file, chosen.config)
+    _show(result)
     say(sys.stdout, str(folder))
 
 
@@ -191,13 +189,6 @@ def _value(name: str, text: str, before: Any) -> Any:
     elif isinstance(before, str):
         return text
     raise InputError(f"fdl sweep: --over {name}: expected a {type(before).__name__} such as {before!r}, got {text!r}")
-
-
-def _draw(result: Any, path: Path) -> None:
-    """The picture, where there is matplotlib and anything to show."""
-    if importlib.util.find_spec("matplotlib"):
-        with contextlib.suppress(InputError):  # nothing but NaN
-            result.draw(path)
 
 
 def _show(result: Any) -> None:

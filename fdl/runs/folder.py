@@ -48,7 +48,7 @@ class RunFolder:
     Args:
       folder: a new or empty folder; never one that holds anything, unless `resume`.
       config: the experiment's `Config`, any dataclass; None = null.
-      seed: of the run.
+      seed: of the run, or whatever else beside the config tells what it computes.
       resume: go on in the folder of a run that did not finish, with the same config and seed.
 
     Raises:
@@ -126,7 +126,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, InputError) and not self._whole:
+            begun = self.resume or self._whole or (self.path / "checkpoints").exists()
+            if isinstance(error, InputError) and not begun:
                 self._withdraw()  # what could be known to be wrong before it started was never a run
             elif not (self.path / "result.json").exists():
                 self._set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,12 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.errors import InputError, did_you_mean
+from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.folder import RunFolder
+from fdl.runs.manifest import config_hash
 from fdl.training.driver import Driver, Hook, Trained, Watcher
 from fdl.training.executables import Programs, side_by_side
 from fdl.training.experiment import Experiment
 from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, weak_column
 from fdl.training.rehearsal import rehearse
-from fdl.training.run import interruptible, run_key
+from fdl.training.run import continued, interruptible, run_key
 from fdl.training.sweep_result import Bucket, SweepResult
 
 Display = Callable[[Experiment, int], AbstractContextManager[Watcher]]
@@ -34,6 +39,8 @@ def sweep(
     over: Over | None = None,
     seeds: Sequence[int] = (0,),
     *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
     devices: Sequence[Any] | None = None,
@@ -52,6 +59,9 @@ def sweep(
       config: a frozen dataclass; members are copies of it with some fields replaced.
       over: {field: values, ...} for every combination, or a list of {field: value} for just these; None = the config.
       seeds: each setting is trained with each of them.
+      folder: a new folder for config, manifest, checkpoints of each block of members, members.csv, the picture
+        sweep.png (with matplotlib) and result.json, the means over members; None writes nothing.
+      resume: `folder` is that of a sweep that was interrupted: goes on from its newest verified checkpoints.
       chunk, hooks: as for `fdl.run`; an event has `members`, and metrics [members].
       devices: members are divided over them; None = all there are.
       max_members: at most so many side by side, the others after them; None = as many as fit into memory.
@@ -90,8 +100,41 @@ def sweep(
         raise InputError("sweep: expected at least one seed, got none")
     for seed in seeds:
         run_key(seed)  # refuses what is none before anything starts
+    if resume and folder is None:
+        raise InputError("sweep: resume needs the folder of the sweep")
     if halving is not None and (isinstance(halving, bool) or not isinstance(halving, int) or halving < 2):
         raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
+    if folder is None:
+        return _trained(build, config, members, None, False, chunk, hooks, devices, max_members, halving, say, display)
+    told = {"seeds": list(seeds), "settings": config_hash(settings)}
+    with RunFolder(folder, config=config, seed=told, resume=resume) as files:
+        files.note(over=over)
+        result = _trained(
+            build, config, members, files, resume, chunk, hooks, devices, max_members, halving, say, display
+        )
+        result.to_csv(files.path / "members.csv")
+        if importlib.util.find_spec("matplotlib"):
+            with suppress(InputError):  # nothing but NaN to show
+                result.draw(files.path / "sweep.png")
+        files.finish({**result.means(), "members": len(result), "programs": result.compiles, **result.info})
+        return result
+
+
+def _trained(
+    build: Callable[[Any], Experiment],
+    config: Any,
+    members: list[Member],
+    files: RunFolder | None,
+    resume: bool,
+    chunk: int | None,
+    hooks: Sequence[Hook],
+    devices: Sequence[Any] | None,
+    max_members: int | None,
+    halving: int | None,
+    say: Callable[[str], None],
+    display: Display | None,
+) -> SweepResult:
+    """Program after program."""
     results: list[Bucket] = []
     groups = _grouped(members, frozenset(traced_fields(config)))
     say(f"{len(members)} members, {len(groups)} program{'s' * (len(groups) > 1)}")
@@ -108,7 +151,8 @@ def sweep(
             queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
             continue
         say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.sharing()}")
-        results.append(bucket.train(chunk, hooks, display))
+        bucket.open = None if files is None else partial(files.checkpoints, f"program-{len(results) + 1}")
+        results.append(bucket.train(chunk, hooks, display, resume, say))
     return SweepResult.of(members, results)
 
 
@@ -180,6 +224,7 @@ class _Group:
         halving: int | None,
     ) -> None:
         self.members, self.numbers, self.halving = members, numbers, halving
+        self.open: Callable[[str], Checkpoints] | None = None
         config, self.reports = members[0].config, []
         for member in members:  # every value by itself: ranges are checked on numbers, not on traced values
             experiment = build(member.config)
@@ -216,7 +261,14 @@ class _Group:
                 raise InputError(f"sweep: the data depends on the swept field {each.field!r}: {each.where}")
         return bad
 
-    def train(self, chunk: int | None, hooks: Sequence[Hook], display: Display | None) -> Bucket:
+    def train(
+        self,
+        chunk: int | None,
+        hooks: Sequence[Hook],
+        display: Display | None,
+        resume: bool,
+        say: Callable[[str], None],
+    ) -> Bucket:
         """Block after block through the same executables."""
         done: list[Trained] = []
         rungs = self._rungs()
@@ -225,9 +277,15 @@ class _Group:
                 keys, hyper = self._block(self.programs.recipe, first)
                 reports = [self.reports[i] for i in self._rows(first)]
                 count = min(self.block, len(self.members) - first)
-                with nullcontext() if display is None else display(self.recipe.experiment, count) as watch:
+                with ExitStack() as stack:
+                    watch = None if display is None else stack.enter_context(display(self.recipe.experiment, count))
+                    name = f"block-{first // self.block + 1}"
+                    checkpoints = None if self.open is None else stack.enter_context(closing(self.open(name)))
                     watchers = () if watch is None else (watch,)
-                    driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, reports, rungs)
+                    options: Any = {"reports": reports, "rungs": rungs, "checkpoints": checkpoints}
+                    driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, **options)
+                    if resume and checkpoints is not None:
+                        continued(driver, checkpoints, say)
                     done.append(driver.drive())
         return Bucket(tuple(self.numbers), self.block, tuple(done))
 

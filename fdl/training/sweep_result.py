@@ -136,6 +136,11 @@ class SweepResult:
             for i, (setting, seed) in enumerate(zip(self.settings, self.seeds, strict=True))
         ]
 
+    def means(self) -> dict[str, float]:
+        """ "test/accuracy (mean)" -> its mean over the members that have one."""
+        known = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
+        return {f"{name} (mean)": float(values.mean()) for name, values in known.items() if len(values)}
+
     def by_setting(self) -> list[dict[str, Any]]:
         """A dict for each setting: the setting, its seeds, how many failed, and each metric's values over the seeds.
 
