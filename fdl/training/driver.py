@@ -156,13 +156,14 @@ class Driver:
         for path, array in saved.arrays.items():
             part, _, name = path.partition("/")
             parts[part][name] = array
-        self.carry, self.best, (self.ended, self.failed) = put(self._state(), parts["run"], str(saved.path))
+        state = put(self._state(), parts["run"], str(saved.path))
+        self.carry, self.best, self.ended, self.failed = (state[name] for name in ("carry", "best", "ended", "failed"))
         self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
         self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
 
-    def _state(self) -> Any:
+    def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
-        return self.carry, self.best, (self.ended, self.failed)
+        return {"carry": self.carry, "best": self.best, "ended": self.ended, "failed": self.failed}
 
     def _save(self, step: int) -> None:
         """Starts a checkpoint of all that has been done, and of the history up to here."""

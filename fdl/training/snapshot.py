@@ -39,7 +39,7 @@ def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """A line for each path that is not in both, or not alike."""
     lines = [f"- {path}: missing, expected {_kind(expected[path])}" for path in expected if path not in found]
-    lines += [f"+ {path}: not expected, {_kind(found[path])}" for path in found if path not in expected]
+    lines += [f"+ {path}: not expected, {_kind(found[path])}" for path in sorted(found) if path not in expected]
     both = [path for path in expected if path in found]
     return lines + [
         f"! {path}: expected {_kind(expected[path])}, got {_kind(found[path])}"

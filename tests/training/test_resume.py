@@ -1,0 +1,276 @@
+# pyright: reportArgumentType=false
+"""A run that was stopped goes on to the same bits as one that was not: parameters, optimiser, history, figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import fdl
+from fdl import nn
+from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.folder import RunFolder
+from tests.training.test_run import assert_same_bits
+from tests.training.test_sweep import Config, build
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class UnpluggedError(Exception):
+    """What ends a run in these tests without a chance to save."""
+
+
+def unplug(after: int):
+    def hook(event: fdl.Event) -> None:
+        if event.step >= after:
+            raise UnpluggedError
+
+    return hook
+
+
+def saving(config: Config) -> fdl.Experiment:
+    """Batch norm, dropout, momentum of two moments, nine steps between evaluations, seven between checkpoints."""
+    return replace(build(config), checkpoint_every=7, select="test/loss", patience=3)
+
+
+def stream(config: Config) -> fdl.Experiment:
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(step)
+        return {"x": rng.normal(size=(10, 5)).astype(np.float32), "y": rng.integers(0, 2, 10)}
+
+    return replace(saving(config), train=fdl.data.Stream(batch_at), batch_size=None, num_steps=config.steps)
+
+
+def keyed(config: Config) -> fdl.Experiment:
+    """A random key and a counter of a narrow type live in the state."""
+
+    def init(key):
+        return {"w": jnp.zeros(3)}, {"key": jax.random.fold_in(key, 1), "count": jnp.int8(0)}
+
+    def step(params, state, opt_state, batch, *, key, optimizer):
+        new, now = jax.random.split(state["key"])
+        grads = {"w": params["w"] - jax.random.normal(now, (3,))}
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        state = {"key": new, "count": state["count"] + jnp.int8(1)}
+        return optax.apply_updates(params, updates), state, opt_state, {"loss": (grads["w"] ** 2).sum()}
+
+    return fdl.Experiment(fdl.Task(init, step=step), optax.adam(0.1), num_steps=config.steps, checkpoint_every=7)
+
+
+@pytest.mark.parametrize("stop", [1, 6, 7, 8, 14, 20, 27, 36])
+@pytest.mark.parametrize("chunk", [3, None])
+def test_going_on_at_any_step_gives_the_same_bits(tmp_path: Path, stop: int, chunk: int | None):
+    follows(tmp_path, saving, stop, chunk)
+
+
+@pytest.mark.parametrize("kind", [stream, keyed], ids=["stream", "key in the state"])
+def test_streams_and_keys_go_on(tmp_path: Path, kind):
+    follows(tmp_path, kind, 20, 5)
+
+
+def follows(place: Path, kind: Any, stop: int, chunk: int | None) -> None:
+    config = Config()
+    whole = fdl.run(kind, config, seed=3, folder=place / "whole", chunk=chunk)
+    with pytest.raises(UnpluggedError):
+        fdl.run(kind, config, seed=3, folder=place / "stopped", chunk=chunk or 4, hooks=[unplug(stop)])
+    again = fdl.run(kind, config, seed=3, folder=place / "stopped", chunk=chunk, resume=True)
+    raw = jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x,
+        ((whole.params, whole.state), (again.params, again.state)),
+    )
+    assert_same_bits(*raw)
+    assert_same_bits(whole.history, again.history)
+    assert_same_bits(whole.steps, again.steps)
+    assert whole.metrics == again.metrics
+    lines = [(place / name / "metrics.jsonl").read_text() for name in ("whole", "stopped")]
+    assert lines[0] == lines[1]
+    results = [json.loads((place / name / "result.json").read_text()) for name in ("whole", "stopped")]
+    for each in results:
+        del each["seconds_compile"], each["seconds_train"]
+        each.pop("seconds_waiting", None)
+    assert results[0] == results[1]
+    last = [Checkpoints(place / name / "checkpoints").newest()[0] for name in ("whole", "stopped")]
+    assert_same_bits(last[0].arrays, last[1].arrays)  # the optimiser's state as well
+
+
+@pytest.mark.parametrize("stop", [5, 20, 40])
+def test_sweeps_go_on(tmp_path: Path, stop: int):
+    """Two programs, blocks of two members, halving aside: what is finished is not trained again."""
+
+    def selecting(config: Config) -> fdl.Experiment:
+        return replace(build(config), checkpoint_every=7, select="test/loss")
+
+    options: Any = {"over": {"hidden": [4, 8], "learning_rate": [1e-3, 1e-2]}, "seeds": [0, 1], "max_members": 2}
+    whole = fdl.sweep(selecting, Config(), **options)
+    seen = 0
+
+    def hook(event: fdl.Event) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == stop:
+            raise UnpluggedError
+
+    with pytest.raises(UnpluggedError):
+        fdl.sweep(selecting, Config(), **options, folder=tmp_path / "s", chunk=3, hooks=[hook])
+    steps: list[int] = []
+    counting = [lambda event: steps.append(event.step)]
+    again = fdl.sweep(selecting, Config(), **options, folder=tmp_path / "s", chunk=3, hooks=counting, resume=True)
+    assert_same_bits(whole.history, again.history)
+    for number in range(8):
+        assert_same_bits(whole.member(number).params, again.member(number).params)
+    assert len(steps) < 4 * 13 + 20 - stop * 0.8  # fewer chunks than a sweep from the start
+
+
+def test_halving_goes_on(tmp_path: Path):
+    def selecting(config: Config) -> fdl.Experiment:
+        return replace(build(config), checkpoint_every=5, select="test/loss")
+
+    options: Any = {"over": {"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1]}, "halving": 2}
+    whole = fdl.sweep(selecting, Config(), **options)
+    with pytest.raises(UnpluggedError):
+        fdl.sweep(selecting, Config(), **options, folder=tmp_path / "s", chunk=3, hooks=[unplug(20)])
+    again = fdl.sweep(selecting, Config(), **options, folder=tmp_path / "s", resume=True)
+    assert_same_bits(whole.history, again.history)
+    assert [again.member(i).info["steps"] for i in range(4)] == [whole.member(i).info["steps"] for i in range(4)]
+
+
+def stopped(place: Path) -> Path:
+    with pytest.raises(UnpluggedError):
+        fdl.run(saving, Config(), folder=place / "run", chunk=4, hooks=[unplug(20)])
+    return place / "run"
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path):
+    folder = stopped(tmp_path)
+    newest = max((folder / "checkpoints").iterdir())
+    (newest / "arrays.safetensors").write_bytes(b"nothing")
+    said: list[str] = []
+    from fdl.training.run import execute
+
+    again = execute(saving(Config()), build=saving, config=Config(), folder=folder, resume=True, tell=said.append)
+    assert "is damaged" in said[0]
+    assert str(newest) in said[0]
+    assert said[1] == "going on after step 7"
+    assert_same_bits(again.params, fdl.run(saving, Config()).params)
+
+
+def test_what_does_not_belong_to_the_run_is_refused(tmp_path: Path):
+    folder = stopped(tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"}
+
+    def refused(match: str, build=saving, config=None, seed=0):
+        with pytest.raises(fdl.InputError, match=match):
+            fdl.run(build, config or Config(), folder=folder, seed=seed, resume=True)
+
+    refused(r"the config differs in learning_rate \(0.01, now 0.02\)", config=Config(learning_rate=0.02))
+    refused("has seed 0, not 1", seed=1)
+    refused(
+        r"(?s)does not fit this experiment:.*- carry/train/opt_state.*mu.*missing.*and \d+ more",
+        build=lambda config: replace(saving(config), optimizer=optax.chain(optax.clip(1.0), optax.lion(1e-3))),
+    )
+    refused(
+        r"(?s)! carry/train/params/head/kernel: expected float32\[8, 3\], got float32\[8, 2\]",
+        build=lambda config: replace(
+            saving(config),
+            task=fdl.supervised(
+                nn.Serial(
+                    *(nn.Linear(5, 8, use_bias=False), nn.BatchNorm(8), jax.nn.relu, nn.Dropout(0.3)),
+                    head=nn.Linear(8, 3),
+                ),
+                fdl.losses.softmax_cross_entropy,
+                {"accuracy": fdl.metrics.accuracy},
+            ),
+        ),
+    )
+    for path, data in before.items():  # nothing was lost by asking
+        assert path.read_bytes() == data
+    assert fdl.run(saving, Config(), folder=folder, resume=True).info["steps"] > 20
+    refused("the run is finished")
+    with pytest.raises(fdl.InputError, match="there is no run to resume"):
+        fdl.run(saving, Config(), folder=tmp_path / "none", resume=True)
+    with pytest.raises(fdl.InputError, match="needs the folder"):
+        fdl.run(saving, Config(), resume=True)
+
+
+def test_a_second_writer_is_refused_and_told_who_is_the_first(tmp_path: Path):
+    with RunFolder(tmp_path / "run"):
+        code = "import fdl.runs.folder as f, sys\nwith f.RunFolder(sys.argv[1], resume=True): pass"
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"process {os.getpid()} is writing this run" in done.stderr
+
+
+TOY = """
+from dataclasses import dataclass
+import jax, numpy as np, optax, fdl
+from fdl import nn
+
+@dataclass(frozen=True)
+class Config:
+    num_steps: int = 4000
+
+def build(config):
+    rng = np.random.default_rng(0)
+    data = fdl.data.Arrays(x=rng.normal(size=(300, 8)).astype(np.float32), y=rng.integers(0, 3, 300))
+    model = nn.Serial(nn.Linear(8, 16, use_bias=False), nn.BatchNorm(16), jax.nn.relu, nn.Dropout(0.3), head=nn.Linear(16, 3))
+    task = fdl.supervised(model, fdl.losses.softmax_cross_entropy)
+    return fdl.Experiment(task, optax.adam(1e-3), data, {"test": data}, batch_size=32, num_steps=config.num_steps,
+                          eval_every=150, checkpoint_every=100)
+"""  # noqa: E501
+
+
+@pytest.mark.slow
+def test_twenty_kills_cost_nothing(tmp_path: Path):
+    """A real run is killed or terminated at 20 seeded moments, and resumed each time, until it ends: the same file."""
+    (tmp_path / "toy.py").write_text(TOY)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "FDL_CACHE": str(tmp_path / "cache")}
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "fdl", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    whole = start("run", "toy.py", "--runs", "whole")
+    assert whole.wait(300) == 0, whole.communicate()
+    rng, kills, codes = random.Random(0), 0, set()
+    process = start("run", "toy.py", "--runs", "killed")
+    while True:
+        begun = time.monotonic()
+        metrics = list(tmp_path.glob("killed/toy/*/metrics.jsonl"))
+        size = metrics[0].stat().st_size if metrics else 0
+        while process.poll() is None and kills < 20:  # it has to do something before it is killed
+            metrics = list(tmp_path.glob("killed/toy/*/metrics.jsonl"))
+            if metrics and metrics[0].stat().st_size != size and time.monotonic() - begun > 1:
+                time.sleep(rng.random() * 0.3)
+                process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
+                kills += 1
+                break
+            time.sleep(0.01)
+        code = process.wait(300)
+        out, err = process.communicate()
+        assert code in (0, 143, -signal.SIGKILL, -signal.SIGTERM), (out, err)
+        codes.add(code)
+        if code == 0:
+            break
+        (folder,) = tmp_path.glob("killed/toy/*")
+        process = start("resume", str(folder))
+    files = [next(tmp_path.glob(f"{name}/toy/*")) for name in ("whole", "killed")]
+    last = [(each / "checkpoints" / "00004000" / "arrays.safetensors").read_bytes() for each in files]
+    assert last[0] == last[1]
+    assert (files[0] / "metrics.jsonl").read_bytes() == (files[1] / "metrics.jsonl").read_bytes()
+    assert kills >= 3
+    assert len(codes) > 1
