@@ -45,15 +45,30 @@ def _spelled(layer: Any, word: str) -> str:
 
 
 def _hint(got: list[int], sizes: list[int | None]) -> str:
-    """The usual mistakes: an image not flattened, channels first, a batch axis forgotten."""
+    """The usual mistakes: an image not flattened, channels first or left out, a batch axis forgotten."""
     last = sizes[-1] if sizes else None
     if last is not None and len(got) > 2 and math.prod(got[1:]) == last:
         return "; flatten each example first (nn.Flatten())"
     if last is not None and len(got) == len(sizes) > 2 and got[1] == last != got[-1]:
         return "; channels come last here: x = jnp.moveaxis(x, 1, -1)"
+    if len(got) == len(sizes) - 1 >= 3 and last == 1 and got[-1] != 1:
+        return "; one channel is an axis as well: x[..., None]"
     if len(got) == len(sizes) - 1 and (last is None or got[-1:] == [last]):
         return "; layers see the batch: add the leading axis, x[None]"
     return ""
+
+
+def refuse_bytes(layer: Any, x: Any) -> None:
+    """Raises for uint8, the dtype of images as files have them: 0..255 would be multiplied by weights unscaled.
+
+    Raises:
+      InputError: the record, and how to scale.
+    """
+    if getattr(x, "dtype", None) == np.uint8:
+        raise InputError(
+            f"{layer!r}: expected x of floats, got uint8{list(np.shape(x))}; scale it first, in augment or where the "
+            "data are loaded: x.astype(np.float32) / 255 (or without / 255, where it is no image)"
+        )
 
 
 def check_range(where: str, what: str, values: Any, low: float, high: float) -> None:

@@ -52,7 +52,7 @@ class Dataset:
         raise NotImplementedError
 
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
-        """A host batch of real rows, those with the smallest and largest integers first, and their row numbers."""
+        """A host batch of real rows, those with the smallest and largest targets first, and their row numbers."""
         raise NotImplementedError
 
     def join(self, batches: Any) -> Any:
@@ -185,7 +185,8 @@ class Arrays(Examples):
         extremes: list[int] = []
         rows = self.arrays["rows"]
         for leaf in jax.tree.leaves(self.arrays["tree"]):
-            if np.issubdtype(leaf.dtype, np.integer) and leaf.size:
+            # A number for each example is a target, most often; looking through all floats would take too long.
+            if (np.issubdtype(leaf.dtype, np.integer) and leaf.size) or leaf.size == len(leaf):
                 mine = (leaf if rows is None else leaf[rows]).reshape(self._size, -1)
                 extremes += [int(mine.min(1).argmin()), int(mine.max(1).argmax())]
         size = self._eval_size(batch_size)
@@ -263,12 +264,34 @@ def host_array(leaf: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(leaf)
     except ValueError as error:
-        raise InputError(f"dataset array {name!r} is ragged or no array at all: {error}") from None
+        raise InputError(f"dataset array {name!r} is ragged or no array at all{_unequal(leaf)}: {error}") from None
     if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise InputError(f"dataset array {name!r}: expected numbers, got dtype {array.dtype}; encode them first")
+        raise InputError(
+            f"dataset array {name!r}: expected numbers, got dtype {array.dtype}{_no_number(array)}; encode them first"
+        )
     if array.dtype in (np.int64, np.uint64, np.uint32) and not jax.config.read("jax_enable_x64"):
         limit = np.iinfo(np.int32)
         if array.size and (array.min() < limit.min or array.max() > limit.max):
             raise InputError(f"dataset array {name!r}: values beyond 32-bit integers, which JAX would wrap silently")
         array = array.astype(np.int32)
+    if array.dtype == np.float64 and array.size and not jax.config.read("jax_enable_x64"):
+        limit, largest = np.finfo(np.float32).max, max(array.max(), -array.min())
+        if limit < largest < np.inf:
+            raise InputError(f"dataset array {name!r}: {largest:g} is beyond 32-bit floats, where it would be infinite")
     return array
+
+
+def _unequal(rows: Any) -> str:
+    """The first row that has another shape than row 0."""
+    for i, row in enumerate(rows if isinstance(rows, list | tuple) else ()):
+        if np.shape(row) != np.shape(rows[0]):
+            return f" (row 0 has shape {list(np.shape(rows[0]))}, row {i} {list(np.shape(row))}; pad them)"
+    return ""
+
+
+def _no_number(array: np.ndarray) -> str:
+    """The first value that is no number, and where."""
+    for place in np.ndindex(array.shape):
+        if not isinstance(array[place], int | float | np.number):
+            return f" ({array[place]!r} at index {place[0] if len(place) == 1 else place})"
+    return ""

@@ -17,6 +17,8 @@ from fdl.errors import InputError
 from fdl.ops.norm import widen
 from fdl.shapes import check_range
 
+TOLERANCE = 0.02
+"""How far probabilities may be from 0..1 and from a sum of 1: bfloat16 rounds each of them by up to 0.4 %."""
 RULES = {
     "above 0": lambda value: value > 0,
     "at least 0": lambda value: value >= 0,
@@ -66,6 +68,11 @@ def same_shape(name: str, **arrays: Any) -> None:
         elif sorted(got) == sorted(want):
             hint = "; are the axes in another order?"
         raise InputError(f"{name}: {first} {want} and {other} {got} must have the same shape{hint}")
+
+
+def settle(loss: jax.Array, inside: jax.Array) -> jax.Array:
+    """The loss, but NaN where the target is none: a traced one can only be refused like that."""
+    return jnp.where(inside, loss, jnp.nan)
 
 
 def floats(name: str, **arrays: Any) -> tuple[jax.Array, ...]:

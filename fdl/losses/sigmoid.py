@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import floats, option, same_shape
+from fdl.losses.contract import TOLERANCE, floats, option, same_shape, settle
 from fdl.shapes import check_range
 
 
@@ -18,7 +18,8 @@ def sigmoid_binary_cross_entropy(
 
     Args:
       logits: [...], not probabilities.
-      labels: [...] in 0..1 (soft labels allowed), same shape; integers and booleans are converted.
+      labels: [...] in 0..1 (soft labels allowed), same shape; integers and booleans are converted. Other labels would
+        have no lowest loss; inside a compiled program they give NaN.
       positive_weight: w, at least 0: how often a positive counts, negatives / positives to balance them. A number, or
         one per class of the last axis, [C]. May be traced (swept).
 
@@ -46,4 +47,5 @@ def sigmoid_binary_cross_entropy(
             f"{name}: positive_weight is a number or one per class, {list(logits.shape[-1:])}, got {list(weight.shape)}"
         )
     weight = jnp.broadcast_to(weight, logits.shape)
-    return -weight * labels * jax.nn.log_sigmoid(logits) - (1.0 - labels) * jax.nn.log_sigmoid(-logits)
+    loss = -weight * labels * jax.nn.log_sigmoid(logits) - (1.0 - labels) * jax.nn.log_sigmoid(-logits)
+    return settle(loss, (labels >= -TOLERANCE) & (labels <= 1.0 + TOLERANCE))

@@ -13,7 +13,7 @@ from fdl.errors import InputError
 from fdl.initializers import LecunNormal, Zeros
 from fdl.ops.conv import conv, conv_transpose
 from fdl.ops.window import Padding, Sizes, named_padding, per_axis
-from fdl.shapes import expect
+from fdl.shapes import expect, refuse_bytes
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class _Convolution(Layer):
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del key, train
         expect(self, x, f"[B, {', '.join(self.spatial)}, in_channels]")
+        refuse_bytes(self, x)
         y = self.operation(x, params["kernel"], self.stride, self.padding, self.dilation, self.groups)
         return y + params["bias"] if self.use_bias else y
 
@@ -80,7 +81,8 @@ class Conv(_Convolution):
     pads as XLA does: see `fdl.ops.conv.conv` for what PyTorch does at larger strides.
 
     Raises:
-      InputError: groups that do not divide the channels, options that are no sizes, an image that does not fit.
+      InputError: groups that do not divide the channels, options that are no sizes, an image that does not fit, or is
+        of uint8: nobody scaled it.
 
     Reference: LeCun et al., Gradient-based learning applied to document recognition, 1998.
 

@@ -75,7 +75,7 @@ def look_up(where: str, what: str, table: jax.Array, ids: Any) -> jax.Array:
         hint = "; one-hot rows take a Linear without bias" if jnp.issubdtype(dtype, jnp.floating) else ""
         raise InputError(f"{where}: an {what} is a row of the table, expected integers, got {dtype}{hint}")
     check_range(where, what, ids, 0, len(table) - 1)
-    ids = jnp.asarray(ids)
+    table, ids = jnp.asarray(table), jnp.asarray(ids)
     if ids.dtype.itemsize < 4:  # the number of rows need not fit into a narrow type
         ids = ids.astype(jnp.int32)
     return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

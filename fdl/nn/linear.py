@@ -8,7 +8,7 @@ import jax
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.initializers import LecunNormal, Zeros
-from fdl.shapes import expect
+from fdl.shapes import expect, refuse_bytes
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Linear(Layer):
       in_features, out_features: sizes of the last axis.
       use_bias: whether to add a bias; off before a BatchNorm, which would remove it again.
     Call: x [..., in_features] -> [..., out_features], in x's dtype.
+
+    Raises:
+      InputError: another last axis; uint8, the grey levels of images that nobody scaled.
 
     PyTorch stores the transpose, [out, in], and draws both arrays from U[-1/sqrt(in), 1/sqrt(in)). Flax calls it Dense.
 
@@ -43,5 +46,6 @@ class Linear(Layer):
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del key, train
         expect(self, x, "[..., in_features]")
+        refuse_bytes(self, x)
         y = x @ params["kernel"]
         return y + params["bias"] if self.use_bias else y

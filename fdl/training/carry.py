@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -12,6 +11,7 @@ from jax import lax
 from fdl.errors import InputError
 
 T = TypeVar("T")
+HINTS = {"params": "", "state": "", "opt_state": "; was it made for other parameters, and broadcast?"}
 
 
 def strengthen(tree: T) -> T:
@@ -23,13 +23,14 @@ def keep_types(new: T, old: T) -> T:
     """`new`, a named tuple of trees, in the dtypes of `old`: a traced float32 rate must not widen a bfloat16 network.
 
     Raises:
-      InputError: another tree structure or shape of params or state, which no loop could carry.
+      InputError: another tree structure or shape, which no loop could carry.
     """
-    both: Mapping[str, Any] = {name: (getattr(new, name), getattr(old, name)) for name in ("params", "state")}
-    for name, (mine, before) in both.items():
-        described = [jax.tree.map(lambda x: list(jnp.shape(x)), tree) for tree in (before, mine)]
+    for name, hint in HINTS.items():
+        described = [jax.tree.map(lambda x: list(jnp.shape(x)), getattr(tree, name)) for tree in (old, new)]
         if described[0] != described[1]:
-            raise InputError(f"a step changed the structure of {name}: before {described[0]}, after {described[1]}")
+            raise InputError(
+                f"a step changed the structure of {name}: before {described[0]}, after {described[1]}{hint}"
+            )
     return like(new, old)
 
 

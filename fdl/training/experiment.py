@@ -16,6 +16,8 @@ from fdl.training.selection import MODES
 from fdl.training.step import Monitor, Update
 from fdl.training.task import Task
 
+MOST_STEPS = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -97,6 +99,8 @@ class Experiment:
         self._check_selection()
         self.update()
         self.steps_per_epoch()
+        total = self.total_steps()
+        _expect(total <= MOST_STEPS, "num_steps", f"at most {MOST_STEPS}, for steps are counted in 32 bits", total)
 
     def _check_sets(self) -> None:
         sets = {} if self.train is None else {"train": self.train}

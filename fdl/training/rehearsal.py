@@ -1,8 +1,8 @@
 """What can be known to be wrong before anything is compiled.
 
 A compiled program cannot raise on bad data: a label out of range gives NaN or nonsense. So the objective is traced
-once on real rows, its integers concrete and everything else abstract: losses and embeddings then see the very labels
-and ids, and refuse them. Nothing is computed.
+once on real rows, its targets concrete and everything else abstract: losses and embeddings then see the very labels and
+ids, and refuse them. Nothing is computed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
 from fdl.training.sums import reduce
+
+FEW = 1 << 16
 
 
 def rehearse(experiment: Experiment) -> None:
@@ -40,19 +42,19 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
     batch, rows = dataset.sample(experiment.batch_size)
     flat, tree = jax.tree.flatten(batch)
     # Placed outside the trace, or they would be traced as well.
-    integers = [jnp.asarray(leaf) if np.issubdtype(leaf.dtype, np.integer) else None for leaf in flat]
-    floats = [leaf for leaf, integer in zip(flat, integers, strict=True) if integer is None]
+    placed = [jnp.asarray(leaf) if _seen(leaf) else None for leaf in flat]
+    abstract = [leaf for leaf, mine in zip(flat, placed, strict=True) if mine is None]
 
-    def objective(params: Any, state: Any, floats: list[Any], key: jax.Array) -> Any:
-        rest = iter(floats)
-        real = tree.unflatten([next(rest) if integer is None else integer for integer in integers])
+    def objective(params: Any, state: Any, abstract: list[Any], key: jax.Array) -> Any:
+        rest = iter(abstract)
+        real = tree.unflatten([next(rest) if mine is None else mine for mine in placed])
         if train and experiment.augment is not None:
             real = experiment.augment(real, fold(key, "augment"))
         mask = jnp.ones(len(rows), bool) if rows else None
         return reduce(experiment.task.objective(params, state, real, key=key, train=train), mask)  # pyright: ignore
 
     try:
-        jax.eval_shape(objective, params, state, floats, jax.random.key(0))
+        jax.eval_shape(objective, params, state, abstract, jax.random.key(0))
     except InputError as error:
         where = f"in the set {name!r}"
         if rows:
@@ -61,3 +63,8 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
             )
         error.add_note(where)
         raise
+
+
+def _seen(leaf: Any) -> bool:
+    """Whether values are looked at: integers, and floats that are few enough to be targets rather than images."""
+    return np.issubdtype(leaf.dtype, np.integer) or leaf.size <= FEW

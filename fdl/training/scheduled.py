@@ -80,10 +80,10 @@ def _schedules(node: Any, seen: set[int]) -> Iterator[tuple[str, Callable[[Any],
             yield from _schedules(inner, seen)
     elif callable(node) and id(node) not in seen:
         seen.add(id(node))
-        variables = _variables(node)
+        variables = closure(node)
         if getattr(node, "__qualname__", "").startswith("scale_by_schedule."):
             own = variables.get("step_size_fn")
-            rate = _variables(own).get("learning_rate")  # scale_by_learning_rate negates it in a function of its own
+            rate = closure(own).get("learning_rate")  # scale_by_learning_rate negates it in a function of its own
             if callable(rate):
                 yield "learning_rate", rate
             elif callable(own):
@@ -93,8 +93,8 @@ def _schedules(node: Any, seen: set[int]) -> Iterator[tuple[str, Callable[[Any],
             yield from _schedules(inner, seen)
 
 
-def _variables(function: Any) -> dict[str, Any]:
-    """What a function closes over, by name."""
+def closure(function: Any) -> dict[str, Any]:
+    """What a function closes over, by name; nothing where it is no function of Python."""
     code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
     if code is None or cells is None:
         return {}

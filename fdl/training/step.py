@@ -15,6 +15,7 @@ from fdl.errors import InputError, did_you_mean
 from fdl.rules import Rules, split
 from fdl.training.carry import keep_types, strengthen
 from fdl.training.gradients import Batch
+from fdl.training.hyperparameters import check_optimizer
 from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, init_scale
 from fdl.training.scheduled import scheduled
 from fdl.training.sums import as_mean
@@ -49,6 +50,7 @@ class Update:
     monitor: Monitor | None = None
 
     def __post_init__(self) -> None:
+        check_optimizer(self.optimizer, descends=self.task.step is None)
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(f"precision: expected None or one of {PRECISIONS}, got {self.precision!r}")
         if self.task.step is not None:

@@ -1,0 +1,42 @@
+"""What is wrong is refused, with a message that says what to do, before a program is compiled."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import fdl
+from fdl.training import executables
+from tests.bad_input import test_answered
+from tests.bad_input.cases import REFUSED, RESTORED
+
+
+def message_of(error: pytest.ExceptionInfo) -> str:
+    return "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_is_refused_before_anything_is_compiled(case, monkeypatch):
+    def compiled(name: str, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError(f"{name} was compiled")
+
+    monkeypatch.setattr(executables, "compiled", compiled)
+    act, message = REFUSED[case]
+    with pytest.raises(fdl.InputError) as error:
+        act()
+    assert re.search(message, message_of(error), re.DOTALL), message_of(error)
+    assert len(message_of(error).splitlines()) <= 15
+
+
+@pytest.mark.parametrize("case", RESTORED)
+@pytest.mark.skip(reason="checkpoints: written with the module that restores them")
+def test_is_refused_when_a_checkpoint_is_restored(case):
+    raise NotImplementedError(case)
+
+
+def test_every_number_of_the_catalogue_is_here():
+    tests = " ".join(name for name in vars(test_answered) if name.startswith("test_"))
+    numbers = [int(case.split()[0]) for case in (*REFUSED, *RESTORED)] + [int(n) for n in re.findall(r"_(\d\d)", tests)]
+    assert set(numbers) == set(range(1, 51))
