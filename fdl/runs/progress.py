@@ -86,7 +86,7 @@ class Tracker:
 class Lines(Tracker):
     """Plain lines for a log file: a few a run, without control characters."""
 
-    def __init__(self, name: str, total: int, steps_per_epoch: int, file: TextIO, opening: str) -> None:
+    def __init__(self, name: str, total: int, steps_per_epoch: int, file: TextIO, opening: str = "") -> None:
         super().__init__(name, total, steps_per_epoch)
         self.file, self.opening = file, opening
         self.next = {"train": 0.0, "evaluation": 0.0}

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fdl.data.stream import Prefetch, Stream
@@ -209,6 +210,7 @@ class Driver:
                 if self._save_is_due(step):
                     self._save(step)
             self._settle(0)
+            self._check_params(step)
             if step > self.start:
                 self._save(step)
             if self.checkpoints is not None:
@@ -274,6 +276,19 @@ class Driver:
             raise FloatingPointError(
                 f"the training loss is {columns['loss'][bad.argmax()]} at step {first} of {self.total}; "
                 "a smaller learning rate, or clipped gradients, usually keeps it finite"
+            )
+
+    def _check_params(self, step: int) -> None:
+        """The last update is in no loss any more: what it left has to be looked at itself."""
+        leaves = [x for x in jax.tree.leaves(self.carry.train.params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        members = len(self.key.shape)
+        good = [np.asarray(jnp.isfinite(x).all(tuple(range(members, x.ndim)))) for x in leaves]
+        bad = ~np.logical_and.reduce(good, initial=True)
+        self.failed = np.where(bad & (self.failed == 0), step, self.failed)
+        if bad.any() and not self.programs.members:
+            raise FloatingPointError(
+                f"the parameters are no longer finite after step {step} of {self.total}, where the loss before it was; "
+                "a smaller learning rate, or clipped gradients, usually keeps them finite"
             )
 
     def _evaluate(self, step: int) -> None:
@@ -357,4 +372,4 @@ def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Arr
     """The best arrays of the members that have any."""
     if found.all():
         return best
-    return jax.numpy.where(found.reshape(found.shape + (1,) * (last.ndim - found.ndim)), best, last)
+    return jnp.where(found.reshape(found.shape + (1,) * (last.ndim - found.ndim)), best, last)

@@ -86,9 +86,8 @@ class Programs:
     def halve(self, best: Selection, keep: int, members: int) -> tuple[Selection, jax.Array]:
         """Stops all members but the `keep` best, see `selection.halve`; and who has stopped."""
         if self._halve is None:
-            sharding = None if self.mesh is None else NamedSharding(self.mesh, P("members"))
             function = partial(halve, mode=self.recipe.experiment.mode)
-            self._halve = jax.jit(function, donate_argnums=0, out_shardings=sharding)
+            self._halve = jax.jit(function, donate_argnums=0, out_shardings=self._shared())
         best = self._halve(best, np.int32(keep), np.int32(members))
         return best, jnp.copy(best.stopped)
 
@@ -173,12 +172,17 @@ class Programs:
     def _compiled(self, name: str, function: Callable[..., Any], axes: Any, *arguments: Any, **options: Any) -> Any:
         if self.mesh is not None:
             options["in_shardings"] = tuple(NamedSharding(self.mesh, spec) for spec in _specs(axes))
+            options["out_shardings"] = self._shared()
         program, record = compiled(name, self._lift(function, axes), *arguments, **options)
         self.records += (record,)
         return program
 
+    def _shared(self) -> Any:
+        """How the members are divided: said of every output, as XLA chooses another way for arrays without elements."""
+        return None if self.mesh is None else NamedSharding(self.mesh, P("members"))
+
     def _jit(self, function: Callable[..., Any], axes: Any) -> Any:
-        return jax.jit(self._lift(function, axes))
+        return jax.jit(self._lift(function, axes), out_shardings=self._shared())
 
     def _lift(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
         """The function of one run as that of many: axis 0 of these arguments counts them, the others are shared."""

@@ -240,6 +240,8 @@ class _Group:
     def compile(self, chunk: int | None, devices: Sequence[Any] | None, max_members: int | None) -> list[Untraceable]:
         """Compiles for as many members side by side as allowed and possible; says which floats cannot be traced."""
         self.devices = list(jax.devices() if devices is None else devices)
+        if not self.devices:
+            raise InputError("sweep: devices is an empty list; None means all there are")
         self.block = min(len(self.members), max_members or len(self.members))
 
         def attempt(recipe: Recipe) -> Programs:

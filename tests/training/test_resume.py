@@ -103,8 +103,10 @@ def follows(place: Path, kind: Any, stop: int, chunk: int | None) -> None:
         del each["seconds_compile"], each["seconds_train"]
         each.pop("seconds_waiting", None)
     assert results[0] == results[1]
-    last = [Checkpoints(place / name / "checkpoints").newest()[0] for name in ("whole", "stopped")]
-    assert_same_bits(last[0].arrays, last[1].arrays)  # the optimiser's state as well
+    one, other = (Checkpoints(place / name / "checkpoints").newest()[0] for name in ("whole", "stopped"))
+    assert one is not None
+    assert other is not None
+    assert_same_bits(one.arrays, other.arrays)  # the optimiser's state as well
 
 
 @pytest.mark.parametrize("stop", [5, 20, 40])

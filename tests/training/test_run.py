@@ -311,3 +311,15 @@ def test_every_program_is_recorded(tmp_path):
     assert not chunk.cache_hit
     noted = json.loads((tmp_path / "run" / "manifest.json").read_text())["programs"]
     assert [program["name"] for program in noted] == ["chunk", "evaluate/test"]
+
+
+def test_parameters_that_the_last_update_broke_are_no_result():
+    """The loss of 0 is finite, its gradient sqrt'(0) is not, and after the only step no loss would tell."""
+
+    def objective(params, state, batch, *, key, train):
+        return fdl.Outcome(jnp.sqrt(params["w"] * batch["x"]))
+
+    task = fdl.Task(lambda key: ({"w": jnp.zeros(())}, {}), objective)
+    data = fdl.data.Arrays(x=np.ones(2, np.float32))
+    with pytest.raises(FloatingPointError, match="no longer finite after step 1 of 1"):
+        fdl.run(fdl.Experiment(task, optax.sgd(0.1), data, num_steps=1))

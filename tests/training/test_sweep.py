@@ -295,6 +295,14 @@ one = fdl.sweep(build, Config(), over=over, devices=jax.devices()[:1])
 assert len(jax.tree.leaves(many.buckets[0].blocks[0].params)[0].sharding.device_set) == 3
 np.testing.assert_allclose(many.history["train/loss"], one.history["train/loss"], rtol=1e-5)
 assert len(many) == 4 and many.member(3).info["steps"] == 37
+
+import dataclasses, jax.numpy as jnp, optax
+def objective(params, state, batch, *, key, train):
+    return fdl.Outcome((params["w"] - jax.random.normal(key)) ** 2)
+def drawn(config):  # without data there is no order of them: an array without elements
+    task = fdl.Task(lambda key: ({"w": jnp.zeros(())}, {}), objective)
+    return fdl.Experiment(task, optax.sgd(config.learning_rate), num_steps=5)
+assert fdl.sweep(drawn, Config(), over=over, chunk=2).member(3).info["steps"] == 5
 """
 
 
