@@ -336,10 +336,11 @@ def test_ctrl_c_in_the_middle(place: Path) -> None:
     steps = [json.loads(line)["step"] for line in text.splitlines()]
     assert steps == list(range(1, len(steps) + 1))
     where = f"stopped after step {steps[-1]} of 1000000000"
-    assert done.stderr == f"interrupted; {where}; recorded in {folder.relative_to(place)}\n"
+    run = folder.relative_to(place)
+    assert done.stderr == f"interrupted; {where}; recorded in {run}; fdl resume {run} goes on\n"
     manifest = read(folder / "manifest.json")
     assert (manifest["status"], manifest["error"]) == ("interrupted", f"KeyboardInterrupt: {where}")
-    names = ["config.json", "manifest.json", "metrics.jsonl"]
+    names = ["checkpoints", "config.json", "manifest.json", "metrics.jsonl"]
     assert sorted(file.name for file in folder.iterdir()) == names
 
 

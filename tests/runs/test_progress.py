@@ -64,7 +64,7 @@ def test_epochs_count_from_one_and_are_left_out_where_they_mean_nothing() -> Non
 
 def test_plain_lines_are_a_handful_and_show_the_end(clock: Clock) -> None:
     file = io.StringIO()
-    with Lines("toy", 10_000, 10, file) as watch:
+    with Lines("toy", 10_000, 10, file, ", compiling") as watch:
         for step in range(1, 10_001):
             train(watch, step)
             watch(np.array([step]), {"val/loss": np.array([step / 1e4])})
