@@ -339,7 +339,7 @@ def test_ctrl_c_in_the_middle(place: Path) -> None:
     run = folder.relative_to(place)
     assert done.stderr == f"interrupted; {where}; recorded in {run}; fdl resume {run} goes on\n"
     manifest = read(folder / "manifest.json")
-    assert (manifest["status"], manifest["error"]) == ("interrupted", f"KeyboardInterrupt: {where}")
+    assert (manifest["status"], manifest["error"]) == ("interrupted", f"Interrupted: {where}")
     names = ["checkpoints", "config.json", "manifest.json", "metrics.jsonl"]
     assert sorted(file.name for file in folder.iterdir()) == names
 
