@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fdl
+from experiments.results.table import inserted
 from fdl import nn
 
 ROOT = Path(__file__).parents[1]
@@ -72,5 +73,11 @@ def test_every_path_exists(path):
 
 
 def test_every_experiment_is_listed():
-    listed = set(re.findall(r"\]\((experiments/\w+\.py)\)", README))
-    assert listed == {str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*.py")}
+    listed = set(re.findall(r"\]\((experiments/(?:published/)?\w+\.py)\)", README))
+    files = [path for folder in ("experiments", "experiments/published") for path in (ROOT / folder).glob("*.py")]
+    assert listed == {str(path.relative_to(ROOT)) for path in files}
+
+
+def test_the_published_figures_are_those_of_the_results():
+    """What `python experiments/results/table.py` would write is what is there."""
+    assert inserted(README) == README

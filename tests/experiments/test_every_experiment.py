@@ -13,12 +13,24 @@ import pytest
 
 import fdl
 
-FILES = sorted((Path(__file__).parents[2] / "experiments").glob("*.py"))
+FOLDER = Path(__file__).parents[2] / "experiments"
+FILES = sorted(FOLDER.glob("*.py"))
+PUBLISHED = sorted((FOLDER / "published").glob("*.py"))
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+published = pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.stem)
 
 
 def module_of(file: Path):
-    return importlib.import_module(f"experiments.{file.stem}")
+    return importlib.import_module(".".join(file.relative_to(FOLDER.parent).with_suffix("").parts))
+
+
+@published
+def test_published_figures_stand_beside_ours_with_command_and_machine(file):
+    text = module_of(file).__doc__ or ""
+    missing = [p for p in (f"fdl sweep experiments/published/{file.name}", "--save", "2 x86-64 cores") if p not in text]
+    assert not missing
+    assert "Measured" in text
+    assert "so far" not in text
 
 
 @each
@@ -28,7 +40,7 @@ def test_the_docstring_holds_the_command_what_was_measured_and_the_machine(file)
     assert not missing
 
 
-@each
+@pytest.mark.parametrize("file", FILES + PUBLISHED, ids=lambda file: file.stem)
 def test_every_field_of_the_config_has_a_help_text(file):
     """A string under each field: what `fdl run FILE --help` shows."""
     tree = ast.parse(file.read_text())
