@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fdl.errors import InputError, did_you_mean
 from fdl.training.sweep_result import SweepResult
 
 COLOURS = "viridis"  # ordered, and told apart by the colour-blind and in grey
+POINTS = 100  # of a curve: a value for every step would be a band of noise
 CURVES = 8  # more curves than this in one panel cannot be told apart
 
 
@@ -19,8 +21,9 @@ def draw(result: SweepResult, path: str | os.PathLike[str], metric: str | None =
 
     A panel for each swept field shows every member as a dot and the mean over members of that value as a line, on a
     logarithmic axis where the values are positive and lie in more than a factor of 20. The last panel shows the curve
-    of each value of the first field: the mean over its members, in a band from the smallest to the largest. Members
-    that failed, whose metric is no number, are counted in the title.
+    of each value of the first field: the mean over its members, in a band from the smallest to the largest; of a metric
+    that was evaluated only once, the training loss instead. Members that failed, whose metric is no number, are counted
+    in the title.
 
     Raises:
       InputError: no such metric; a metric that no member has.
@@ -37,7 +40,8 @@ def draw(result: SweepResult, path: str | os.PathLike[str], metric: str | None =
     values = result.metrics[metric]
     for axis, name in zip(panels, names, strict=False):
         _against(axis, name, [setting[name] for setting in result.settings], values, metric)
-    _curves(panels[-1], result, metric, names[0] if names else None)
+    once = len(result.steps[metric]) == 1 and "train/loss" in result.history
+    _curves(panels[-1], result, "train/loss" if once else metric, names[0] if names else None)
     lost = int((~np.isfinite(values)).sum())
     if lost:
         figure.suptitle(f"{lost} of {len(values)} members have no {metric}", fontsize="small")
@@ -82,17 +86,27 @@ def _curves(axis: Any, result: SweepResult, metric: str, name: str | None) -> No
     if len(levels) > CURVES:
         levels = [levels[round(i)] for i in np.linspace(0, len(levels) - 1, CURVES)]
     for level, colour in zip(levels, _colours(len(levels)), strict=True):
-        rows = history[[value == level for value in at]]
-        known = np.isfinite(rows).any(0)
-        rows, x = rows[:, known], steps[known]
+        rows, x = _thinned(history[[value == level for value in at]], steps)
         if not len(x):
             continue
         text = f"{level:.3g}" if isinstance(level, float) else str(level)
         axis.plot(x, np.nanmean(rows, 0), "-" if len(x) > 1 else "o", color=colour, linewidth=1.4, label=text)
         axis.fill_between(x, np.nanmin(rows, 0), np.nanmax(rows, 0), color=colour, alpha=0.15, linewidth=0)
     axis.set(xlabel="steps", ylabel=metric)
+    if metric.endswith("loss") and (history[np.isfinite(history)] > 0).all():
+        axis.set_yscale("log")
     axis.grid(alpha=0.25)
     axis.legend(title=name, frameon=False, fontsize="x-small", title_fontsize="x-small")
+
+
+def _thinned(rows: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` columns, each the mean of its neighbours, and those where nobody has a number left out."""
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), POINTS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no numbers
+        rows = np.stack([np.nanmean(rows[:, part], 1) for part in parts], 1)
+    known = np.isfinite(rows).any(0)
+    return rows[:, known], np.array([steps[part[-1]] for part in parts])[known]
 
 
 def _colours(count: int) -> list[Any]:
