@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
 from fdl import nn
-from fdl.core import Layer, Tree, fold
+from fdl.core import Initializer, Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.initializers import LecunNormal
 from fdl.models.mlp import mlp
 from fdl.nn.containers import scope
 
@@ -57,13 +59,19 @@ def denoising_autoencoder(
     return nn.Serial(corruption=noise, **_mirrored(in_features, sizes, sizes[-1] if sizes else 0, activation))
 
 
-def vae(in_features: int, *sizes: int, activation: Activation = jax.nn.relu) -> VAE:
+def vae(
+    in_features: int,
+    *sizes: int,
+    activation: Activation = jax.nn.relu,
+    kernel_init: Initializer = LecunNormal(),
+) -> VAE:
     """A variational autoencoder of two multilayer perceptrons.
 
     Args:
       in_features: numbers in an example.
       sizes: units of the encoder's layers; the last is the number of latent variables.
       activation: after every hidden layer.
+      kernel_init: of every layer.
 
     >>> import fdl
     >>> model = vae(64, 32, 2)
@@ -73,7 +81,7 @@ def vae(in_features: int, *sizes: int, activation: Activation = jax.nn.relu) -> 
     ((3, 64), (3, 2), (3, 2))
     """
     code = 2 * sizes[-1] if sizes else 0
-    return VAE(sizes[-1] if sizes else 0, **_mirrored(in_features, sizes, code, activation))
+    return VAE(sizes[-1] if sizes else 0, **_mirrored(in_features, sizes, code, activation, kernel_init))
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,16 @@ class GaussianNoise(Layer):
         return x + jax.random.normal(key, x.shape, x.dtype) * jnp.asarray(self.stddev, x.dtype)
 
 
-def _mirrored(in_features: int, sizes: tuple[int, ...], code: int, activation: Activation) -> dict[str, nn.Serial]:
+def _mirrored(
+    in_features: int,
+    sizes: tuple[int, ...],
+    code: int,
+    activation: Activation,
+    kernel_init: Initializer = LecunNormal(),
+) -> dict[str, nn.Serial]:
     """Encoder to `code` numbers and decoder from sizes[-1] numbers."""
     if not sizes:
         raise InputError("autoencoder: expected sizes, the last being that of the code")
-    encoder = mlp(in_features, *sizes[:-1], code, activation=activation)
-    return {"encoder": encoder, "decoder": mlp(*sizes[::-1], in_features, activation=activation)}
+    options: Any = {"activation": activation, "kernel_init": kernel_init}
+    encoder = mlp(in_features, *sizes[:-1], code, **options)
+    return {"encoder": encoder, "decoder": mlp(*sizes[::-1], in_features, **options)}

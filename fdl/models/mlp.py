@@ -7,7 +7,9 @@ from collections.abc import Callable
 import jax
 
 from fdl import nn
+from fdl.core import Initializer
 from fdl.errors import InputError
+from fdl.initializers import LecunNormal
 from fdl.nn.dropout import drops
 
 
@@ -32,6 +34,7 @@ def mlp(
     *sizes: int,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     dropout: float = 0.0,
+    kernel_init: Initializer = LecunNormal(),
 ) -> nn.Serial:
     """logits = x_n @ kernel + bias, x_i = activation(x_{i-1} @ kernel_i + bias_i): hidden layers, then a linear one.
 
@@ -40,6 +43,7 @@ def mlp(
       sizes: units of each layer; the last are the outputs.
       activation: after every hidden layer.
       dropout: the probability of dropping a hidden unit.
+      kernel_init: of every layer.
     Call: x [B, ...] with in_features numbers in an example -> [B, sizes[-1]].
 
     Raises:
@@ -56,6 +60,8 @@ def mlp(
     layers, features = [], in_features
     for size in hidden:
         drop = {"dropout": nn.Dropout(dropout)} if drops(dropout) else {}
-        layers.append(nn.Serial(linear=nn.Linear(features, size), activation=activation, **drop))
+        linear = nn.Linear(features, size, kernel_init=kernel_init)
+        layers.append(nn.Serial(linear=linear, activation=activation, **drop))
         features = size
-    return nn.Serial(flatten=nn.Flatten(), hidden=nn.Serial(*layers), head=nn.Linear(features, out_features))
+    head = nn.Linear(features, out_features, kernel_init=kernel_init)
+    return nn.Serial(flatten=nn.Flatten(), hidden=nn.Serial(*layers), head=head)
