@@ -13,8 +13,7 @@ from jax.core import Tracer
 from fdl import nn
 from fdl.core import Initializer, Layer, Tree, fold
 from fdl.errors import InputError
-from fdl.initializers import LecunNormal
-from fdl.models.mlp import mlp
+from fdl.models.mlp import KERNEL, mlp
 from fdl.nn.containers import scope
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -63,7 +62,7 @@ def vae(
     in_features: int,
     *sizes: int,
     activation: Activation = jax.nn.relu,
-    kernel_init: Initializer = LecunNormal(),
+    kernel_init: Initializer = KERNEL,
 ) -> VAE:
     """A variational autoencoder of two multilayer perceptrons.
 
@@ -176,7 +175,7 @@ def _mirrored(
     sizes: tuple[int, ...],
     code: int,
     activation: Activation,
-    kernel_init: Initializer = LecunNormal(),
+    kernel_init: Initializer = KERNEL,
 ) -> dict[str, nn.Serial]:
     """Encoder to `code` numbers and decoder from sizes[-1] numbers."""
     if not sizes:

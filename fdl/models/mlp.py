@@ -12,6 +12,8 @@ from fdl.errors import InputError
 from fdl.initializers import LecunNormal
 from fdl.nn.dropout import drops
 
+KERNEL = LecunNormal()
+
 
 def perceptron(in_features: int, out_features: int) -> nn.Serial:
     """logits = x @ kernel + bias: one layer, and so one hyperplane a class.
@@ -34,7 +36,7 @@ def mlp(
     *sizes: int,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     dropout: float = 0.0,
-    kernel_init: Initializer = LecunNormal(),
+    kernel_init: Initializer = KERNEL,
 ) -> nn.Serial:
     """logits = x_n @ kernel + bias, x_i = activation(x_{i-1} @ kernel_i + bias_i): hidden layers, then a linear one.
 
