@@ -50,8 +50,8 @@ class SweepResult:
     Args:
       configs, settings, seeds: of each member; a setting is what of the config was swept.
       metrics: name -> [members], as `Result.metrics`; NaN where a member has none.
-      history: name -> [members, n]; NaN after a member's end.
-      steps: name -> [n].
+      history: name -> [members, n]; NaN after a member's end, and at steps that were none of its own.
+      steps: name -> [n], of all members.
       failed: [members], the step at which the loss was no longer finite, 0 = never.
       buckets: one for each program.
       compiles: the number of training programs compiled.
@@ -81,7 +81,7 @@ class SweepResult:
                 failed[number] = trained.failed[row]
         ordered = [results[number] for number in range(len(members))]
         names = sorted({name for result in ordered for name in result.history})
-        steps = {name: max((r.steps.get(name, np.zeros(0, int)) for r in ordered), key=len) for name in names}
+        steps = {name: np.unique(np.concatenate([r.steps[name] for r in ordered if name in r.steps])) for name in names}
         history = {name: np.full((len(members), len(steps[name])), np.nan) for name in names}
         for row, result in enumerate(ordered):
             for name, values in result.history.items():

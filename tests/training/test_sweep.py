@@ -205,6 +205,16 @@ def test_any_chunk_gives_the_same_members():
     assert_same_bits((one.history, one.buckets[0].params), (many.history, many.buckets[0].params))
 
 
+def test_members_that_are_evaluated_at_other_steps_have_a_history_each():
+    """Runs of 18 and 20 steps, evaluated after 9 and 18, and after 9, 18 and 20."""
+    result = fdl.sweep(build, Config(), over={"steps": [18, 20]})
+    np.testing.assert_array_equal(result.steps["test/loss"], [9, 18, 20])
+    np.testing.assert_array_equal(np.isnan(result.history["test/loss"]), [[False, False, True], [False] * 3])
+    short = fdl.sweep(build, Config(), over={"steps": [7, 8]})  # one evaluation each, not the same
+    np.testing.assert_array_equal(np.isnan(short.history["test/loss"]), [[False, True], [True, False]])
+    assert np.isfinite(short.metrics["test/loss"]).all()
+
+
 def test_a_list_of_settings_is_just_these(tmp_path):
     settings = [{"learning_rate": 1e-3, "dropout": 0.1}, {"learning_rate": 1e-2}]
     result = fdl.sweep(build, Config(), over=settings, seeds=[7])
