@@ -104,7 +104,7 @@ def _sweep(opened: Opened, resumed: Path | None) -> None:
         say_where(error, folder)
         raise
     if chosen.save:
-        save(chosen.save, result, opened.file, chosen.config)
+        save(chosen.save, result, opened.file, chosen.config, folder)
     _show(result)
     say(sys.stdout, str(folder))
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from fdl.runs.files import plain, write_text
-from fdl.runs.manifest import cores, describe
+from fdl.runs.manifest import cores
 
 DIGITS = 6  # significant ones of each figure
 APART = ("--save", "--runs")  # options that say where, and nothing about the figures
 
 
-def save(path: str | os.PathLike[str], result: Any, file: str, config: Any) -> None:
-    """Writes every setting's metrics over the seeds, beside the command, the config, seconds, device and versions."""
-    origin = describe(config, list(dict.fromkeys(result.seeds)))
+def save(path: str | os.PathLike[str], result: Any, file: str, config: Any, folder: Path) -> None:
+    """Writes every setting's metrics over the seeds, beside the command, the config, seconds, device and versions.
+
+    The command is that of the run's `folder`: a sweep that was resumed has the one that it was started with.
+    """
+    origin = json.loads((folder / "manifest.json").read_text())
     content = {
         "experiment": Path(file).stem,
-        "command": " ".join(["fdl", *_said(sys.argv[1:])]),
+        "command": " ".join(["fdl", *_said(origin["command"][1:])]),
         "config": config,
         "settings": result.by_setting(),
         "programs": result.compiles,
