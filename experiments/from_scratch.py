@@ -55,12 +55,9 @@ def points(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
 def build(config: Config) -> fdl.Experiment:
     x, y = points(config)
-    model = nn.Serial(
-        nn.Linear(2, 3, kernel_init=Uniform(0.0, 1.0)),
-        jax.nn.sigmoid,
-        nn.Linear(3, 1, kernel_init=Uniform(0.0, 1.0)),
-        jax.nn.sigmoid,
-    )
+    drawn = Uniform(0.0, 1.0)
+    hidden, head = nn.Linear(2, 3, kernel_init=drawn), nn.Linear(3, 1, kernel_init=drawn)
+    model = nn.Serial(hidden, jax.nn.sigmoid, head, jax.nn.sigmoid)
     task = fdl.supervised(model, fdl.losses.squared_error)
     dtype = jnp.result_type(float)  # float64 inside jax.enable_x64(True), float32 otherwise
     return fdl.Experiment(
