@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from experiments.results.table import inserted
 
 import fdl
+from experiments.results.table import inserted
 from fdl import nn
 
 ROOT = Path(__file__).parents[1]
