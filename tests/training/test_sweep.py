@@ -124,8 +124,8 @@ def test_a_float_that_python_branches_on_is_named_and_makes_programs():
     over = {"decay": [0.0, 0.1], "learning_rate": [1e-3, 1e-2]}
     result = fdl.sweep(branching, Config(), over=over, tell=said.append)
     assert result.compiles == 2
-    assert "decay becomes a Python number" in said[0]
-    assert "test_sweep.py" in said[0]
+    assert "decay becomes a Python number" in said[1]
+    assert "test_sweep.py" in said[1]
     assert_follows(result.member(1), fdl.run(branching, result.configs[1]))
     assert_follows(result.member(3), fdl.run(branching, result.configs[3]))
 
@@ -308,7 +308,7 @@ assert len(many) == 4 and many.member(3).info["steps"] == 37
 
 import dataclasses, jax.numpy as jnp, optax
 def objective(params, state, batch, *, key, train):
-    return fdl.Outcome((params["w"] - jax.random.normal(key)) ** 2)
+    return fdl.Outcome((params["w"] - jax.random.normal(key, (1,))) ** 2)
 def drawn(config):  # without data there is no order of them: an array without elements
     task = fdl.Task(lambda key: ({"w": jnp.zeros(())}, {}), objective)
     return fdl.Experiment(task, optax.sgd(config.learning_rate), num_steps=5)
