@@ -1,4 +1,4 @@
-"""Anomalies are the rows that an autoencoder cannot rebuild: ten sets of ADBench.
+r"""Anomalies are the rows that an autoencoder cannot rebuild: ten sets of ADBench.
 
     fdl sweep experiments/published/anomaly.py --over code=1,2,4 --seeds 5 --save experiments/results/anomaly.json \
         --over data=annthyroid,breastw,cardio,ionosphere,mammography,optdigits,pima,satimage-2,thyroid,vowels

@@ -1,17 +1,21 @@
-"""A GPT that writes Shakespeare, character by character, with the CPU preset of nanoGPT.
+r"""A GPT that writes Shakespeare, character by character, with the CPU preset of nanoGPT.
 
     fdl run experiments/published/char_gpt.py
-    fdl sweep experiments/published/char_gpt.py --seeds 3 --save experiments/results/char_gpt.json
+    fdl sweep experiments/published/char_gpt.py --seeds 2 --save experiments/results/char_gpt.json
+    fdl sweep experiments/published/char_gpt.py --over learning_rate=2e-3 --seeds 2 \
+        --save experiments/results/char_gpt-rate.json
     python experiments/published/char_gpt.py            # trains, and prints 500 characters of its own
 
 Tiny Shakespeare: a million characters, the last tenth held out. GPT-2's shape with 4 layers, 4 heads, 128 features and
 a context of 64, 2000 steps of 12 windows that start anywhere, no dropout; AdamW with gradients of norm 1 at most.
-Everything is as nanoGPT's README (Karpathy, 2022) has it for a laptop, but for its missing biases. Nothing was tuned.
+Everything is as nanoGPT's README (Karpathy, 2022) has it for a laptop, but for its missing biases.
 
 Published: a validation loss of 1.88 nats a character, on 240 windows drawn at random (`eval_iters=20`). Here it is the
 mean over the whole validation part, in windows that do not overlap.
 
-CHARMEASURED
+Measured, seeds 0 and 1: 1.889 +- 0.007 at the preset's learning rate of 1e-3, which misses the figure by 0.01; 1.802 +-
+0.001 at 2e-3, the one other rate that was tried, and chosen by the same loss. 7 minutes by the clock for the two runs
+side by side, while other work shared the machine (2 x86-64 cores, CPU).
 """
 
 from __future__ import annotations

@@ -51,10 +51,10 @@ def test_one_epoch_is_below_what_the_mean_image_costs():
     assert metrics["test/kl"] > 10  # the latents are used
 
 
-def test_the_committed_figure_is_the_measured_one_2_nats_above_104():
+def test_the_committed_figure_is_the_measured_one_1_7_nats_above_104():
     saved = json.loads((RESULTS / "vae_mnist.json").read_text())
     (setting,) = saved["settings"]
     loss, parts = setting["metrics"]["test/loss"], [setting["metrics"][f"test/{p}"] for p in ("reconstruction", "kl")]
-    assert (len(loss["values"]), saved["programs"], setting["failed"]) == (5, 1, 0)
+    assert (len(loss["values"]), saved["programs"], setting["failed"]) == (4, 1, 0)
     np.testing.assert_allclose(loss["values"], np.add(*(part["values"] for part in parts)), rtol=1e-4)
-    assert loss["mean"] == pytest.approx(106.1, abs=0.1)
+    assert loss["mean"] == pytest.approx(105.7, abs=0.1)
