@@ -34,7 +34,7 @@ def draw(result: SweepResult, path: str | os.PathLike[str], metric: str | None =
 
     metric = shown(result, metric)
     names = list(result.settings[0])
-    figure = Figure(figsize=(4.2 * (len(names) + 1), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * (len(names) + 1) + 0.9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot: whatever backend the caller has stays
     panels = figure.subplots(1, len(names) + 1, squeeze=False)[0]
     values = result.metrics[metric]
@@ -96,7 +96,8 @@ def _curves(axis: Any, result: SweepResult, metric: str, name: str | None) -> No
     if metric.endswith("loss") and (history[np.isfinite(history)] > 0).all():
         axis.set_yscale("log")
     axis.grid(alpha=0.25)
-    axis.legend(title=name, frameon=False, fontsize="x-small", title_fontsize="x-small")
+    small = {"fontsize": "x-small", "title_fontsize": "x-small"}
+    axis.legend(title=name, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), **small)  # beside the curves
 
 
 def _thinned(rows: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
