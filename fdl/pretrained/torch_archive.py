@@ -45,7 +45,9 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with `torch.save(model)`, TorchScript); quantized or sparse tensors.
     """
     path = Path(path)
-    if zipfile.is_zipfile(path):
+    with damage(str(path), "an archive of PyTorch"):  # where its end is damaged, looking for that raises as well
+        zipped = zipfile.is_zipfile(path)
+    if zipped:
         return _read_zip(path)
     source = open_source(path, "an archive of PyTorch")
     with damage(source.name, "an archive of PyTorch"):
