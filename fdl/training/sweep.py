@@ -93,25 +93,22 @@ def sweep(
 
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
-    say = tell or (lambda line: None)
     settings = expand(config, over)
     members = [Member(dataclasses.replace(config, **setting), setting, seed) for setting in settings for seed in seeds]
     if not members:
         raise InputError("sweep: expected at least one seed, got none")
     for seed in seeds:
         run_key(seed)  # refuses what is none before anything starts
-    if resume and folder is None:
-        raise InputError("sweep: resume needs the folder of the sweep")
-    if halving is not None and (isinstance(halving, bool) or not isinstance(halving, int) or halving < 2):
-        raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
+    say, where = tell or (lambda line: None), list(jax.devices() if devices is None else devices)
+    options = _Options(build, chunk, hooks, where, max_members, halving, resume, say, display)
     if folder is None:
-        return _trained(build, config, members, None, False, chunk, hooks, devices, max_members, halving, say, display)
+        if resume:
+            raise InputError("sweep: resume needs the folder of the sweep")
+        return _trained(members, options, None)
     told = {"seeds": list(seeds), "settings": config_hash(settings)}
     with RunFolder(folder, config=config, seed=told, resume=resume) as files:
         files.note(over=over)
-        result = _trained(
-            build, config, members, files, resume, chunk, hooks, devices, max_members, halving, say, display
-        )
+        result = _trained(members, options, files)
         result.to_csv(files.path / "members.csv")
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
@@ -120,39 +117,49 @@ def sweep(
         return result
 
 
-def _trained(
-    build: Callable[[Any], Experiment],
-    config: Any,
-    members: list[Member],
-    files: RunFolder | None,
-    resume: bool,
-    chunk: int | None,
-    hooks: Sequence[Hook],
-    devices: Sequence[Any] | None,
-    max_members: int | None,
-    halving: int | None,
-    say: Callable[[str], None],
-    display: Display | None,
-) -> SweepResult:
+@dataclass(frozen=True)
+class _Options:
+    """What the programs of a sweep have in common; see `sweep`."""
+
+    build: Callable[[Any], Experiment]
+    chunk: int | None
+    hooks: Sequence[Hook]
+    devices: list[Any]
+    max_members: int | None
+    halving: int | None
+    resume: bool
+    say: Callable[[str], None]
+    display: Display | None
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise InputError("sweep: devices is an empty list; None means all there are")
+        halving = self.halving
+        if halving is not None and (isinstance(halving, bool) or not isinstance(halving, int) or halving < 2):
+            raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
+
+
+def _trained(members: list[Member], options: _Options, files: RunFolder | None) -> SweepResult:
     """Program after program."""
     results: list[Bucket] = []
-    groups = _grouped(members, frozenset(traced_fields(config)))
-    say(f"{len(members)} members, {len(groups)} program{'s' * (len(groups) > 1)}")
-    queue = [(list(numbers), frozenset(traced_fields(config))) for numbers in groups]
+    everything = frozenset(traced_fields(members[0].config))
+    groups = _grouped(members, everything)
+    options.say(f"{len(members)} members, {len(groups)} program{'s' * (len(groups) > 1)}")
+    queue = [(list(numbers), everything) for numbers in groups]
     while queue:
         numbers, floats = queue.pop(0)
-        bucket = _Group(build, [members[i] for i in numbers], numbers, floats, halving)
-        bad = bucket.compile(chunk, devices, max_members)
+        group = _Group(options, [members[i] for i in numbers], numbers, floats)
+        bad = group.compile()
         split = [each for each in bad if len({getattr(members[i].config, each.field) for i in numbers}) > 1]
         if split:
             for each in split:
-                say(f"sweep: {each}")
+                options.say(f"sweep: {each}")
             floats = floats - {each.field for each in bad}
-            queue = [([numbers[i] for i in part], floats) for part in _grouped(bucket.members, floats)] + queue
+            queue = [([numbers[i] for i in part], floats) for part in _grouped(group.members, floats)] + queue
             continue
-        say(f"program {len(results) + 1}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {bucket.sharing()}")
-        bucket.open = None if files is None else partial(files.checkpoints, f"program-{len(results) + 1}")
-        results.append(bucket.train(chunk, hooks, display, resume, say))
+        name = f"program {len(results) + 1}"
+        options.say(f"{name}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {group.sharing()}")
+        results.append(group.train(None if files is None else partial(files.checkpoints, name.replace(" ", "-"))))
     return SweepResult.of(members, results)
 
 
@@ -215,44 +222,35 @@ def _grouped(members: Sequence[Member], floats: frozenset[str]) -> list[list[int
 class _Group:
     """Members that share a program."""
 
-    def __init__(
-        self,
-        build: Callable[[Any], Experiment],
-        members: list[Member],
-        numbers: list[int],
-        floats: frozenset[str],
-        halving: int | None,
-    ) -> None:
-        self.members, self.numbers, self.halving = members, numbers, halving
-        self.open: Callable[[str], Checkpoints] | None = None
-        config, self.reports = members[0].config, []
-        for member in members:  # every value by itself: ranges are checked on numbers, not on traced values
-            experiment = build(member.config)
+    def __init__(self, options: _Options, members: list[Member], numbers: list[int], floats: frozenset[str]) -> None:
+        self.options, self.members, self.numbers = options, members, numbers
+        # Every value by itself: ranges are checked on numbers, not on traced values.
+        experiments = [options.build(member.config) for member in members]
+        for experiment in experiments:
             if not isinstance(experiment, Experiment):
                 raise InputError(f"build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
-            self.reports.append(experiment.reports)
+        self.reports = [experiment.reports for experiment in experiments]
+        config = members[0].config
         traced = tuple(f.name for f in dataclasses.fields(config) if f.name in floats)
-        self.recipe = Recipe(build(config), build, config, traced)
-        if halving is not None and self.recipe.experiment.select is None:
+        self.recipe = Recipe(experiments[0], options.build, config, traced)
+        if options.halving is not None and self.recipe.experiment.select is None:
             raise InputError("sweep: halving needs Experiment(select=...): it says which members are better")
         rehearse(self.recipe.experiment)
 
-    def compile(self, chunk: int | None, devices: Sequence[Any] | None, max_members: int | None) -> list[Untraceable]:
+    def compile(self) -> list[Untraceable]:
         """Compiles for as many members side by side as allowed and possible; says which floats cannot be traced."""
-        self.devices = list(jax.devices() if devices is None else devices)
-        if not self.devices:
-            raise InputError("sweep: devices is an empty list; None means all there are")
-        self.block = min(len(self.members), max_members or len(self.members))
+        options, self.block = self.options, min(len(self.members), self.options.max_members or len(self.members))
+        common: Any = {"members": True, "stops": options.halving is not None}
 
         def attempt(recipe: Recipe) -> Programs:
-            worthwhile = side_by_side(recipe)
+            alone = self.block <= len(options.devices)  # with a device each, nobody waits for a turn
+            worthwhile = None if alone else side_by_side(recipe)
             while True:
                 self._share(worthwhile)
                 keys, hyper = self._block(recipe, 0)
-                options = {"members": True, "mesh": self.mesh, "tile": self.tile, "stops": self.halving is not None}
-                programs = Programs(recipe, keys, hyper, chunk, **options)
+                programs = Programs(recipe, keys, hyper, options.chunk, mesh=self.mesh, tile=self.tile, **common)
                 needed = max(record.bytes_arguments + record.bytes_temporaries for record in programs.records)
-                if max_members is not None or self.block == 1 or needed < _memory(self.devices[0]):
+                if options.max_members is not None or self.block == 1 or needed < _memory(options.devices[0]):
                     return programs
                 self.block = -(-self.block // 2)
 
@@ -263,37 +261,36 @@ class _Group:
                 raise InputError(f"sweep: the data depends on the swept field {each.field!r}: {each.where}")
         return bad
 
-    def train(
-        self,
-        chunk: int | None,
-        hooks: Sequence[Hook],
-        display: Display | None,
-        resume: bool,
-        say: Callable[[str], None],
-    ) -> Bucket:
+    def train(self, checkpoints: Callable[[str], Checkpoints] | None) -> Bucket:
         """Block after block through the same executables."""
-        done: list[Trained] = []
-        rungs = self._rungs()
         with interruptible() as interrupted:
-            for first in range(0, len(self.members), self.block):
-                keys, hyper = self._block(self.programs.recipe, first)
-                reports = [self.reports[i] for i in self._rows(first)]
-                count = min(self.block, len(self.members) - first)
-                with ExitStack() as stack:
-                    watch = None if display is None else stack.enter_context(display(self.recipe.experiment, count))
-                    name = f"block-{first // self.block + 1}"
-                    checkpoints = None if self.open is None else stack.enter_context(closing(self.open(name)))
-                    watchers = () if watch is None else (watch,)
-                    options: Any = {"reports": reports, "rungs": rungs, "checkpoints": checkpoints}
-                    driver = Driver(self.programs, keys, hyper, chunk, hooks, watchers, interrupted, **options)
-                    if resume and checkpoints is not None:
-                        continued(driver, checkpoints, say)
-                    done.append(driver.drive())
+            blocks = range(0, len(self.members), self.block)
+            done = [self._train_block(first, checkpoints, interrupted) for first in blocks]
         return Bucket(tuple(self.numbers), self.block, tuple(done))
+
+    def _train_block(
+        self, first: int, checkpoints: Callable[[str], Checkpoints] | None, interrupted: Callable[[], int]
+    ) -> Trained:
+        options, experiment = self.options, self.recipe.experiment
+        keys, hyper = self._block(self.programs.recipe, first)
+        more: Any = {"reports": [self.reports[i] for i in self._rows(first)], "rungs": self._rungs()}
+        watchers: list[Watcher] = []
+        with ExitStack() as stack:
+            if options.display is not None:
+                count = min(self.block, len(self.members) - first)
+                watchers.append(stack.enter_context(options.display(experiment, count)))
+            saved = None
+            if checkpoints is not None:
+                saved = stack.enter_context(closing(checkpoints(f"block-{first // self.block + 1}")))
+            common = options.chunk, options.hooks, watchers, interrupted
+            driver = Driver(self.programs, keys, hyper, *common, checkpoints=saved, **more)
+            if options.resume and saved is not None:
+                continued(driver, saved, options.say)
+            return driver.drive()
 
     def _rungs(self) -> dict[int, tuple[int, int]]:
         """Of successive halving: step of a rung -> how many of how many members go on after it."""
-        if self.halving is None:
+        if self.options.halving is None:
             return {}
         count, experiment = len(self.members), self.recipe.experiment
         if self.block < count:
@@ -303,9 +300,9 @@ class _Group:
             )
         every, rungs, number, left = experiment.eval_every or experiment.total_steps(), {}, 1, count
         while left > 1 and number * every < experiment.total_steps():
-            left = -(-left // self.halving)
+            left = -(-left // self.options.halving)
             rungs[number * every] = left, count
-            number *= self.halving
+            number *= self.options.halving
         return rungs
 
     def sharing(self) -> str:
@@ -316,14 +313,22 @@ class _Group:
         return f"{min(self.block, len(self.members))} side by side{over}{turns}"
 
     def _share(self, worthwhile: int | None) -> None:
-        """Divides a block of members over the devices, and on each into tiles of equal size; one needs no mesh."""
-        count = min(len(self.devices), self.block)
-        each = -(-self.block // count)
+        """Divides a block of members over the devices, and on each into tiles of equal size; one needs no mesh.
+
+        What does not divide is rounded up, and filled with copies of a member; down, where only so many are allowed.
+        """
+        devices, limited = self.options.devices, self.block < len(self.members)
+
+        def share(number: int, parts: int) -> int:
+            return max(1, number // parts) if limited else -(-number // parts)
+
+        count = min(len(devices), self.block)
+        each = share(self.block, count)
         tiles = -(-each // (worthwhile or each))
-        tile = -(-each // tiles)
+        tile = share(each, tiles)
         self.block = count * tiles * tile
         self.tile = tile if tiles > 1 else None
-        self.mesh = jax.sharding.Mesh(np.array(self.devices[:count]), ("members",)) if count > 1 else None
+        self.mesh = jax.sharding.Mesh(np.array(devices[:count]), ("members",)) if count > 1 else None
 
     def _rows(self, first: int) -> list[int]:
         """The members from `first` on; the last one again where the block is not full."""

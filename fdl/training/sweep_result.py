@@ -137,7 +137,7 @@ class SweepResult:
         ]
 
     def means(self) -> dict[str, float]:
-        """ "test/accuracy (mean)" -> its mean over the members that have one."""
+        """For each metric its mean over the members that have one: "test/accuracy (mean)"."""
         known = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
         return {f"{name} (mean)": float(values.mean()) for name, values in known.items() if len(values)}
 

@@ -305,6 +305,8 @@ one = fdl.sweep(build, Config(), over=over, devices=jax.devices()[:1])
 assert len(jax.tree.leaves(many.buckets[0].blocks[0].params)[0].sharding.device_set) == 3
 np.testing.assert_allclose(many.history["train/loss"], one.history["train/loss"], rtol=1e-5)
 assert len(many) == 4 and many.member(3).info["steps"] == 37
+few = fdl.sweep(build, Config(), over=over, seeds=[0, 1], max_members=4)  # 4 do not divide by 3: fewer, never more
+assert few.buckets[0].block == 3
 
 import dataclasses, jax.numpy as jnp, optax
 def objective(params, state, batch, *, key, train):
