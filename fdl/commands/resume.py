@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
     name, runs = _parsed(arguments)
     folder = resolve(name, Path(runs)) if not Path(name).is_dir() else Path(name)
     known = recorded(folder)
-    command = known.manifest.get("command")
-    if not isinstance(command, list) or len(command) < 3 or command[1] not in ("run", "sweep"):
+    told = known.manifest.get("command")
+    command = told if isinstance(told, list) and all(isinstance(word, str) for word in told) else []
+    if len(command) < 3 or command[1] not in ("run", "sweep"):
         raise InputError(
             f"fdl resume: {folder}: its manifest.json does not say how it was started; in Python, give "
             "fdl.run the same arguments and resume=True"
@@ -49,7 +50,6 @@ def _parsed(arguments: list[str]) -> tuple[str, str]:
 
 def _found(argument: str, before: Path) -> str:
     """An experiment file where it was, if it was named relative to the folder the run was started in."""
-    elsewhere = before / argument
-    return (
-        str(elsewhere) if argument.endswith(".py") and not Path(argument).exists() and elsewhere.exists() else argument
-    )
+    if not argument.endswith(".py") or Path(argument).exists() or not (before / argument).exists():
+        return argument
+    return str(before / argument)

@@ -71,10 +71,6 @@ def _train(opened: Opened, resumed: Path | None) -> None:
     show_result({**result.metrics, **result.info}, str(folder))
 
 
-def _saved(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("[0-9]*"))
-
-
 def say_where(error: BaseException, folder: Path) -> None:
     """Adds to the error where the run is recorded, and how to go on with it."""
     if folder.exists():

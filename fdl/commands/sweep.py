@@ -69,19 +69,10 @@ def _sweep(opened: Opened, resumed: Path | None) -> None:
     from fdl.runs.published import save
     from fdl.training.sweep import sweep
 
-    chosen = opened.chosen
-    for name in ("seeds", "max_members", "random", "halving"):
-        if getattr(chosen, name) < (1 if name == "seeds" else 0):
-            raise InputError(
-                f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
-            )
-    over = settings(chosen)
-    smoke = chosen.smoke
-    if chosen.save and not Path(chosen.save).parent.is_dir():
-        raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {Path(chosen.save).parent}")
+    chosen, over = opened.chosen, _checked(opened.chosen)
 
     def build(config: Any) -> Any:
-        return opened.build(config).smoke() if smoke else opened.build(config)
+        return opened.build(config).smoke() if chosen.smoke else opened.build(config)
 
     name = Path(opened.file).stem
     folder = resumed or new_folder(chosen.runs, name)
@@ -107,6 +98,18 @@ def _sweep(opened: Opened, resumed: Path | None) -> None:
         save(chosen.save, result, opened.file, chosen.config, folder)
     _show(result)
     say(sys.stdout, str(folder))
+
+
+def _checked(chosen: Any) -> Any:
+    """The settings, after what was typed has been found to make sense."""
+    for name in ("seeds", "max_members", "random", "halving"):
+        if getattr(chosen, name) < (1 if name == "seeds" else 0):
+            raise InputError(
+                f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
+            )
+    if chosen.save and not Path(chosen.save).parent.is_dir():
+        raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {Path(chosen.save).parent}")
+    return settings(chosen)
 
 
 def settings(chosen: Any) -> Any:

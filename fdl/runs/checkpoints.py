@@ -86,12 +86,16 @@ class Checkpoints:
         self._thread.shutdown()
 
     def newest(self) -> tuple[Saved | None, list[str]]:
-        """The newest checkpoint that is whole, and a remark on each newer one that is not."""
+        """The newest checkpoint that is whole, and a remark on each newer one that is not.
+
+        Raises:
+          InputError: one was written by a newer fdl; going back behind it would lose what it holds.
+        """
         skipped: list[str] = []
         for path in sorted(self._all(), reverse=True):
             try:
                 return read(path), skipped
-            except (CheckpointError, InputError) as error:
+            except CheckpointError as error:
                 skipped.append(str(error))
         return None, skipped
 

@@ -61,6 +61,7 @@ class RunFolder:
         self, folder: str | os.PathLike[str], *, config: Any = None, seed: Any = 0, resume: bool = False
     ) -> None:
         self.path, self.config, self.seed, self.resume = Path(folder), config, seed, resume
+        self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
 
     def __enter__(self) -> RunFolder:
         config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
@@ -116,6 +117,20 @@ class RunFolder:
         with self._explained():
             self._set_status("running")
 
+    def share(self, **facts: Any) -> None:
+        """Adds facts to the manifest that a run has to share with the one that it resumes.
+
+        Raises:
+          InputError: it had others.
+        """
+        for name, value in plain(facts).items():
+            if self._before.get(name, value) != value:
+                raise InputError(
+                    f"{self.path}: the {name} of the run that is resumed were other ones: {self._before[name]}, "
+                    f"now {value}; bring them back, or start a new run"
+                )
+        self.note(**facts)
+
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Records the end of a run that went well."""
         with self._explained():
@@ -146,6 +161,7 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path}: there is no run to resume: {error}") from None
         self._lock(manifest.get("pid"))
+        self._before = manifest
         self._whole = os.fstat(self._metrics.fileno()).st_size
         try:
             if (self.path / "result.json").exists():

@@ -100,7 +100,7 @@ def execute(
             raise InputError("run: resume needs the folder of the run")
         return train(watchers, None)
     with RunFolder(folder, config=config, seed=seed, resume=resume) as files:
-        files.note(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
+        files.share(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
         result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info})
         return result
