@@ -180,7 +180,16 @@ class Orthogonal(_Record):
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype  # there is no QR in half precision
-        return jax_initializers.orthogonal(self.scale, self.axis)(key, tuple(shape), wide).astype(dtype)
+
+        # One matrix after another, however many members or layers `vmap` draws at once: on a CPU, jaxlib 0.10.2 gives
+        # a batch of QR to the threads that run the program, and waits on one of them: where they all wait (two such
+        # batches on two cores), the program stands still for ever.
+        @jax.custom_batching.sequential_vmap
+        def draw(data: jax.Array) -> jax.Array:  # a key as data: loops of loops over keys look like reuse to JAX
+            wrapped = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+            return jax_initializers.orthogonal(1.0, self.axis)(wrapped, tuple(shape), wide)
+
+        return (self.scale * draw(jax.random.key_data(key))).astype(dtype)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -116,6 +120,39 @@ def test_orthogonal(shape: tuple[int, ...], scale: float):
 def test_orthogonal_along_another_output_axis():
     matrix = draw(Orthogonal(axis=0), 4, 3, 3)
     np.testing.assert_allclose(matrix.reshape(4, 9) @ matrix.reshape(4, 9).T, np.eye(4), atol=2e-6)
+
+
+def test_orthogonal_matrices_of_many_members_are_those_drawn_alone():
+    """One factorisation at a time: a batch of them can stand still for ever on a CPU (next test)."""
+
+    def drawn(key: jax.Array) -> jax.Array:
+        return Orthogonal(1.4)(key, (8, 6))
+
+    def keys() -> jax.Array:
+        return jax.random.split(jax.random.key(0), 12).reshape(4, 3)
+
+    together = jax.jit(jax.vmap(jax.vmap(drawn)))
+    alone = [[drawn(keys()[i, j]) for j in range(3)] for i in range(4)]
+    np.testing.assert_array_equal(together(keys()), np.array(alone))
+    factorised = re.findall(r"custom_call @lapack_sgeqrf.*\(tensor<([\dx]+)f32>", together.lower(keys()).as_text())
+    assert factorised == ["8x6x"]
+
+
+@pytest.mark.slow
+def test_many_lstms_are_drawn_on_every_core_at_once():
+    """Four kernels each, drawn side by side on all devices: batches of QR wait for each other's threads there."""
+    code = """
+import jax, fdl
+init = jax.vmap(lambda key: fdl.init(fdl.nn.LSTM(4, 32), key)[0])
+mesh = jax.sharding.Mesh(jax.devices(), ("members",))
+spec = jax.P("members")
+init = jax.jit(jax.shard_map(init, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+keys = jax.random.split(jax.random.key(0), 16 * len(jax.devices()))
+for _ in range(30):
+    jax.block_until_ready(init(keys))
+"""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(os.cpu_count()), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
 
 
 def test_orthogonal_in_half_precision_is_the_rounded_one():
