@@ -2,7 +2,7 @@
 
 A window is taken apart axis by axis into strided slices, which are combined one by one. `lax.reduce_window` says the
 same, but its gradient (select-and-scatter) costs as much on CPU as all the rest of a small network; that of slices is
-cheap, works in forward mode too, and under `vmap` like any other arithmetic.
+cheap, works in forward mode too, and under `vmap` like any other arithmetic. Long windows are put together by doubling.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from jax import lax
 from fdl.errors import InputError
 from fdl.ops.norm import widen
 from fdl.ops.window import Padding, Sizes, Window, per_axis, slide
+
+LONG = 32  # pixels of a window above which slices, one each, take longer to compile than they are worth
 
 
 def max_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: Padding = "VALID") -> jax.Array:
@@ -139,8 +141,25 @@ def _combine(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Arr
     for axis in range(x.ndim - 2, 0, -1):
         size, stride = window.size[axis - 1], window.stride[axis - 1]
         last = (x.shape[axis] - size) // stride * stride
-        x = functools.reduce(combine, (lax.slice_in_dim(x, k, k + last + 1, stride, axis) for k in range(size)))
+        if size > LONG:
+            x = lax.slice_in_dim(_doubled(x, size, axis, combine), 0, last + 1, stride, axis)
+        else:
+            x = functools.reduce(combine, (lax.slice_in_dim(x, k, k + last + 1, stride, axis) for k in range(size)))
     return x
+
+
+def _doubled(x: jax.Array, size: int, axis: int, combine: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """Windows at every place, from windows of 1, 2, 4, ... pixels: two operations for each bit of `size`."""
+    places, offset, parts = x.shape[axis] - size + 1, 0, []
+    for bit in range(size.bit_length()):
+        width = 1 << bit
+        if bit:  # x has windows of half the width: at each place its own, and the next beside it
+            half = width // 2
+            x = combine(lax.slice_in_dim(x, 0, -half, axis=axis), lax.slice_in_dim(x, half, None, axis=axis))
+        if size & width:
+            parts.append(lax.slice_in_dim(x, offset, offset + places, axis=axis))
+            offset += width
+    return functools.reduce(combine, parts)
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
