@@ -39,8 +39,9 @@ class Job(NamedTuple):
     def save(self, folder: Path) -> None:
         """One file an array, without compression: what loading costs is the same for every variant, and little."""
         (folder / "sizes.json").write_text(json.dumps(self.sizes))
-        arrays = {f"data/{name}": array for name, array in self.data.items()} | dict(_flat(self.params, "params"))
-        np.savez(folder / "arrays.npz", **arrays, **({} if self.order is None else {"order": self.order}))
+        arrays: dict[str, Any] = {f"data/{name}": array for name, array in self.data.items()}
+        arrays |= dict(_flat(self.params, "params")) | ({} if self.order is None else {"order": self.order})
+        np.savez(folder / "arrays.npz", **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Job:

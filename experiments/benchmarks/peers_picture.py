@@ -29,7 +29,8 @@ def draw(results: Path) -> None:
     names = list(dict.fromkeys(row["workload"] for row in work))
     axes = list(dict.fromkeys(row["axis"] for row in curves))
     figure = pyplot.figure(figsize=(11, 4.5 + (3 if axes else 0)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(4.5, 3)) if axes else (figure, None)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(4.5, 3)) if axes else (figure, None)
+    upper, lower = parts
     variants = list(dict.fromkeys(row["variant"] for row in work))
     for axis, key in zip(upper.subplots(1, 2, sharey=True), ("steady", "end_to_end"), strict=True):
         _ratios(axis, work, names, variants, key)

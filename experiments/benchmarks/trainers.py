@@ -175,7 +175,7 @@ def keras(job: Job, model: Any) -> Train:
         return evaluators.keras(job, model)
     optimizer.build(model.trainable_variables)
     variables = [*model.variables, *optimizer.variables]
-    initial, per_epoch = [np.array(v) for v in variables], job.epoch_steps()
+    initial, order, per_epoch = [np.array(v) for v in variables], np.asarray(job.order), job.epoch_steps()
 
     def run(steps: int = job.steps) -> np.ndarray:
         for variable, value in zip(variables, initial, strict=True):
@@ -183,7 +183,7 @@ def keras(job: Job, model: Any) -> Train:
         options: Any = {"shuffle": False, "verbose": 0}
         losses: list[float] = []
         for first in range(0, steps, per_epoch):  # one call an epoch, on the examples in their order
-            rows = job.order[first : min(first + per_epoch, steps)]
+            rows = order[first : min(first + per_epoch, steps)]
             losses += model.fit(*_xy(job, rows.ravel()), batch_size=rows.shape[1], **options).history["loss"]
         return np.array(losses)
 

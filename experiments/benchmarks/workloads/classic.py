@@ -90,7 +90,7 @@ def nnx(job: Job) -> trainers.Train:
     from flax import nnx
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.hidden, self.head = nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 1, rngs=rngs)
 
         def __call__(self, x: Any) -> Any:

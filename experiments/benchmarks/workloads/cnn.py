@@ -118,7 +118,7 @@ def nnx(job: Job) -> trainers.Train:
     from flax import nnx
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.conv1, self.conv2 = nnx.Conv(1, 32, (3, 3), rngs=rngs), nnx.Conv(32, 64, (3, 3), rngs=rngs)
             self.dense, self.head = nnx.Linear(FLAT, 128, rngs=rngs), nnx.Linear(128, CLASSES, rngs=rngs)
 

@@ -78,7 +78,8 @@ def limit(job: Job) -> trainers.Train:
 
     def write(params: Any, first: Any) -> Any:
         def step(carry: Any, i: Any) -> Any:
-            logits, cache = decode(params, *carry, i)
+            token, cache = carry
+            logits, cache = decode(params, token, cache, i)
             token = logits.argmax().astype(first.dtype)
             return (token, cache), token
 

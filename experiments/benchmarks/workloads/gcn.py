@@ -102,7 +102,7 @@ def nnx(job: Job) -> trainers.Train:
     from flax import nnx
 
     class Convolution(nnx.Module):
-        def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> None:
+        def __init__(self, inputs: int, outputs: int, rngs: Any) -> None:
             self.kernel = nnx.Param(jax.nn.initializers.glorot_uniform()(rngs.params(), (inputs, outputs)))
             self.bias = nnx.Param(jax.numpy.zeros(outputs))
 
@@ -110,7 +110,7 @@ def nnx(job: Job) -> trainers.Train:
             return spread(x @ self.kernel[...], edges) + self.bias[...]
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.layer0 = Convolution(job.sizes["words"], job.sizes["hidden"], rngs)
             self.head = Convolution(job.sizes["hidden"], CLASSES, rngs)
 

@@ -116,7 +116,7 @@ def nnx(job: Job) -> trainers.Train:
     sizes = job.sizes
 
     class FeedForward(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.up = nnx.Linear(sizes["features"], 4 * sizes["features"], rngs=rngs)
             self.down = nnx.Linear(4 * sizes["features"], sizes["features"], rngs=rngs)
 
@@ -124,7 +124,7 @@ def nnx(job: Job) -> trainers.Train:
             return self.down(nnx.gelu(self.up(x)))
 
     class Block(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.attention = nnx.MultiHeadAttention(sizes["heads"], sizes["features"], decode=False, rngs=rngs)
             self.attention_norm = nnx.LayerNorm(sizes["features"], epsilon=EPS, rngs=rngs)
             self.feed_forward = FeedForward(rngs)
@@ -136,7 +136,7 @@ def nnx(job: Job) -> trainers.Train:
             return x + self.feed_forward(self.feed_forward_norm(x))
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.embedding = nnx.Embed(sizes["vocabulary"], sizes["features"], rngs=rngs)
             self.positions = nnx.Embed(sizes["length"], sizes["features"], rngs=rngs)
             self.blocks = nnx.List([Block(rngs) for _ in range(sizes["layers"])])
@@ -200,7 +200,7 @@ def equinox(job: Job) -> trainers.Train:
     positions = eqx.nn.Embedding(sizes["length"], width, key=key)
     model = Network(embedding, positions, [block() for _ in range(sizes["layers"])], eqx.nn.LayerNorm(width, EPS))
     names = {"query": "query_proj", "key": "key_proj", "value": "value_proj", "out": "output_proj"}
-    model = trainers.load_equinox(model, flat(job.params, names))
+    model = trainers.load_equinox(model, flat(job.params, **names))
     return trainers.equinox(job, model, lambda model, batch: jax.vmap(model)(batch["x"]))
 
 
@@ -233,7 +233,7 @@ def haiku(job: Job) -> trainers.Train:
             h = block(f"block{i}", h)
         return norm("norm", h) @ embedding.embeddings.T
 
-    params = flat(job.params, {"out": "linear"})
+    params = flat(job.params, out="linear")
     for i, parts in params.pop("blocks").items():
         params |= {f"block{i}_{name}": part for name, part in (parts | parts.pop("feed_forward")).items()}
     loaded = trainers.haiku(params)
@@ -348,7 +348,7 @@ def torch(job: Job, compile: bool = False) -> trainers.Train:
     return trainers.torch(job, trainers.load_torch(Network(), params), compile=compile)
 
 
-def flat(params: dict[str, Any], names: dict[str, str] | None = None) -> dict[str, Any]:
+def flat(params: dict[str, Any], **names: str) -> dict[str, Any]:
     """The parameters with attention's kernels as matrices, for libraries that have no axis for the heads."""
     blocks = {}
     for i, block in params["blocks"].items():
@@ -356,7 +356,7 @@ def flat(params: dict[str, Any], names: dict[str, str] | None = None) -> dict[st
         for name, leaves in block["attention"].items():
             width = params["embedding"]["embedding"].shape[1]
             matrix = {"kernel": leaves["kernel"].reshape(width, width), "bias": leaves["bias"].ravel()}
-            attention[(names or {}).get(name, name)] = matrix
+            attention[names.get(name) or name] = matrix
         blocks[i] = block | {"attention": attention}
     return params | {"blocks": blocks}
 

@@ -142,13 +142,14 @@ def nnx(job: Job) -> trainers.Train:
     sizes = job.sizes
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
+        def __init__(self, rngs: Any) -> None:
             self.embedding = nnx.Embed(sizes["vocabulary"], sizes["hidden"], rngs=rngs)
             self.lstm = nnx.RNN(nnx.OptimizedLSTMCell(sizes["hidden"], sizes["hidden"], rngs=rngs), rngs=rngs)
             self.head = nnx.Linear(sizes["hidden"], sizes["vocabulary"], rngs=rngs)
 
         def __call__(self, x: Any) -> Any:
-            return self.head(self.lstm(self.embedding(x)))
+            y: Any = self.lstm(self.embedding(x))
+            return self.head(y)
 
     inputs, recurrent = job.params["lstm"]["input"], job.params["lstm"]["recurrent"]
     cell = {"dense_i": {"kernel": inputs["kernel"]}, "dense_h": recurrent | {"bias": inputs["bias"]}}
@@ -241,10 +242,11 @@ def torch(job: Job, compile: bool = False) -> trainers.Train:
     model, inputs = Network(), job.params["lstm"]["input"]
     trainers.load_torch(model, {name: job.params[name] for name in ("embedding", "head")})
     recurrent = job.params["lstm"]["recurrent"]["kernel"]
+    lstm: Any = model.lstm
     with torch.no_grad():
-        model.lstm.weight_ih_l0.copy_(torch.from_numpy(inputs["kernel"].T))
-        model.lstm.weight_hh_l0.copy_(torch.from_numpy(recurrent.T))
-        model.lstm.bias_ih_l0.copy_(torch.from_numpy(inputs["bias"]))
-        model.lstm.bias_hh_l0.zero_()
-    model.lstm.bias_hh_l0.requires_grad_(False)
+        lstm.weight_ih_l0.copy_(torch.from_numpy(inputs["kernel"].T))
+        lstm.weight_hh_l0.copy_(torch.from_numpy(recurrent.T))
+        lstm.bias_ih_l0.copy_(torch.from_numpy(inputs["bias"]))
+        lstm.bias_hh_l0.zero_()
+    lstm.bias_hh_l0.requires_grad_(False)
     return trainers.torch(job, model, compile=compile)

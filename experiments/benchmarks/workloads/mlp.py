@@ -89,16 +89,18 @@ def nnx(job: Job) -> trainers.Train:
     from flax import nnx
 
     class Network(nnx.Module):
-        def __init__(self, rngs: nnx.Rngs) -> None:
-            for name, inputs, outputs in layers(job.sizes):
-                setattr(self, name, nnx.Linear(inputs, outputs, rngs=rngs))
+        def __init__(self, rngs: Any) -> None:
+            *hidden, (_, width, outputs) = layers(job.sizes)
+            self.hidden = nnx.List([nnx.Linear(a, b, rngs=rngs) for _, a, b in hidden])
+            self.head = nnx.Linear(width, outputs, rngs=rngs)
 
         def __call__(self, x: Any) -> Any:
-            for i in range(job.sizes["depth"]):
-                x = nnx.relu(getattr(self, f"dense{i}")(x))
+            for layer in self.hidden:
+                x = nnx.relu(layer(x))
             return self.head(x)
 
-    model = trainers.load_nnx(Network(nnx.Rngs(0)), job.params)
+    hidden = {str(i): job.params[f"dense{i}"] for i in range(job.sizes["depth"])}
+    model = trainers.load_nnx(Network(nnx.Rngs(0)), {"hidden": hidden, "head": job.params["head"]})
     return trainers.nnx(job, model, lambda model, batch: model(batch["x"]))
 
 
