@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks import peers, trainers
+from experiments.benchmarks import peers, peers_table, trainers
 from experiments.benchmarks.job import Job
 from experiments.benchmarks.peer_worker import VARIANTS, workload
+from experiments.benchmarks.peers_picture import draw
 
 FILE = Path(peers.__file__)
 
@@ -126,3 +127,33 @@ def test_layouts_of_other_libraries():
     assert trainers.weights_first("kernel", np.zeros((3, 5))).shape == (5, 3)
     assert trainers.weights_first("kernel", np.zeros((3, 4, 1, 32))).shape == (32, 1, 3, 4)
     assert trainers.weights_first("bias", np.zeros(5)).shape == (5,)
+
+
+def test_the_table_has_a_cell_for_what_was_measured():
+    row = {"kind": "workload", "workload": "mlp", "variant": peers_table.LIMIT, "disturbed": 0}
+    row |= {"steady": 1.3, "ratio": 1.0, "end_to_end": 3.8}
+    other = row | {"workload": "classic", "steady": 0.018, "end_to_end": 1.3}
+    ours = row | {"variant": "fdl", "ratio": 1.02, "end_to_end": 4.25, "disturbed": 1}
+    curve = ours | {"kind": "scaling"}
+    assert peers_table.table({"rows": [row, ours, other, curve]}).splitlines()[2:] == [
+        "| JAX by hand, the work alone | 1.3 s | 0.018 s |",
+        "| JAX by hand | 1 (3.8 s) | 1 (1.3 s) |",
+        "| fdl | 1.02! (4.25 s) |  |",
+    ]
+
+
+def test_the_readme_has_the_table_of_the_results():
+    """What `python experiments/benchmarks/peers_table.py` would write is what is there."""
+    readme = peers_table.README.read_text()
+    assert peers_table.inserted(readme) == readme
+
+
+def test_the_picture_is_drawn_where_variants_are_missing(tmp_path):
+    pytest.importorskip("matplotlib")
+    row = {"kind": "workload", "workload": "mlp", "variant": peers.LIMIT, "steady": 1.3, "end_to_end": 3.8}
+    curve = row | {"kind": "scaling", "axis": "width", "size": 64}
+    alone = row | {"workload": "gcn", "variant": "fdl"}  # of a workload whose limit was skipped
+    results = tmp_path / "peers.json"
+    results.write_text(json.dumps({"rows": [row, alone, curve]}))
+    draw(results)
+    assert results.with_suffix(".png").stat().st_size > 10_000
