@@ -29,6 +29,7 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -183,7 +184,7 @@ class Bench:
         ]
         print(f"\nmlp by {axis}: seconds of {', '.join(v.name for v in chosen)}")
         for changed in sizes:
-            taken = self.take(f"mlp by {axis}", chosen, self.prepare("mlp", changed), {})
+            taken = self.take(f"mlp by {axis}", chosen, self.prepare("mlp", changed), {}, 1)
             for variant in taken:
                 made = {"kind": "scaling", "workload": "mlp", "axis": axis, "size": changed[axis]}
                 self.results.rows.append(made | row(variant, taken))
@@ -223,12 +224,7 @@ class Bench:
         command = [sys.executable, "-m", "experiments.benchmarks.peer_worker", variant.name, str(folder)]
         with tempfile.TemporaryDirectory() as inductor:  # torch.compile would find its own work of the last turn
             watch, env = Watch(), environment() | {"TORCHINDUCTOR_CACHE_DIR": inductor} | extra
-            try:
-                done = subprocess.run(
-                    command, env=env, capture_output=True, text=True, timeout=self.options.timeout, cwd=ROOT
-                )
-            except subprocess.TimeoutExpired:
-                raise Skipped(f"took more than {self.options.timeout:g} s") from None
+            done = bounded(command, env, self.options.timeout)
             seconds, disturbed = watch.read()
         if done.returncode:
             raise Skipped((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300])
@@ -238,6 +234,21 @@ class Bench:
 
 class Skipped(Exception):  # noqa: N818
     """Why a variant has no result."""
+
+
+def bounded(command: list[str], env: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Runs a process, which ends with all that it started (compilers do) after `timeout` seconds, or with this one."""
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True, **pipes)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Skipped(f"took more than {timeout:g} s") from None
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def environment() -> dict[str, str]:
@@ -279,7 +290,9 @@ def agreement(mine: Row, theirs: Row, work: job.Job) -> Row:
     if work.sizes.get("exact"):
         off = max((abs(x - y) / max(abs(y), 1.0) for x, y in zip(a, b, strict=False)), default=math.inf)
         return {"loss": a[0], "loss_differs": float(f"{off:.1e}"), "agrees": len(a) == len(b) and off < SAME}
-    means = [statistics.fmean(_last(losses, len(b), work.epoch_steps())) for losses in (a, b)]
+    # Where every step sees everything and `fit` gives one mean nevertheless, that is of all steps.
+    epoch = -(-len(b) // len(a)) if work.order is None else work.epoch_steps()
+    means = [statistics.fmean(_last(losses, len(b), epoch)) for losses in (a, b)]
     off = abs(means[0] - means[1]) / abs(means[1])
     found = {"loss": float(f"{means[0]:.6g}"), "loss_differs": float(f"{off:.1e}")}
     if len(a) != len(b):

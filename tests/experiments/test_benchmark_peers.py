@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_losses_that_do_not_agree_are_told(mine, agrees):
     assert peers.agreement(mine, sample(1.0, 0.5, 0.3, 0.2), job)["agrees"] == agrees
 
 
+def test_one_mean_of_all_full_batches_is_compared_with_the_mean_of_all():
+    limit = sample(1.0, 0.5, 0.3, 0.2)
+    assert peers.agreement(sample(0.5), limit, Job({}, {}, {}, None))["agrees"]
+    assert not peers.agreement(sample(0.2), limit, Job({}, {}, {}, None))["agrees"]
+
+
 def test_of_an_evaluation_every_number_counts():
     job = Job({"exact": True}, {}, {}, None)
     assert peers.agreement(sample(0.7, 0.9), sample(0.7, 0.9), job)["agrees"]
@@ -115,6 +122,19 @@ def test_a_variant_that_hangs_or_fails_is_left_out_and_the_others_stay(tmp_path,
         {"workload": "mlp", "variant": "Keras", "reason": "took more than 1 s"}
     ]
     assert "skipped: mlp, Keras" in capsys.readouterr().out
+
+
+def test_a_process_that_takes_too_long_ends_with_what_it_started(tmp_path):
+    """Its child holds the pipe: a wait for the end of the output would be one for the child."""
+    command = ["sh", "-c", "sleep 1000 & echo $! > child; wait"]
+    command[2] = command[2].replace("child", str(tmp_path / "child"))
+    with pytest.raises(peers.Skipped, match=r"more than 0\.5 s"):
+        peers.bounded(command, peers.environment(), 0.5)
+    stat = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    deadline = time.monotonic() + 10  # of a busy machine: until the child that nobody waits for is gone, or dead
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
 
 
 @pytest.mark.parametrize("option", [{"workloads": ("mpl",)}, {"variants": ("JAX",)}, {"samples": 0}])
