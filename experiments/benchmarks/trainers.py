@@ -71,7 +71,7 @@ def limit(job: Job, forward: Forward) -> Train:
 
 
 def jax_loop(job: Job, params: Any, forward: Forward) -> Train:
-    """A jitted step with Optax, called from Python: plain JAX, Flax Linen and Haiku."""
+    """A jitted step with Optax, called from Python."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -99,6 +99,23 @@ def jax_loop(job: Job, params: Any, forward: Forward) -> Train:
 
     run(1)
     return run
+
+
+def linen(job: Job, model: Any, params: Any, inputs: tuple[str, ...] = ("x",)) -> Train:
+    """Its initial values are drawn, as its users must, and then exchanged for the job's."""
+    import jax
+
+    drawn = model.init(jax.random.key(0), *(_first(job)[name] for name in inputs))["params"]
+    forward = lambda params, batch: model.apply({"params": params}, *(batch[name] for name in inputs))  # noqa: E731
+    return jax_loop(job, _fitting(drawn, params), forward)
+
+
+def haiku(job: Job, model: Any, params: Any) -> Train:
+    """The same for Haiku."""
+    import jax
+
+    drawn = model.init(jax.random.key(0), _first(job)["x"])
+    return jax_loop(job, _fitting(drawn, params), lambda params, batch: model.apply(params, batch["x"]))
 
 
 def equinox(job: Job, model: Any, forward: Forward) -> Train:
@@ -269,7 +286,7 @@ def weights_first(name: str, leaf: np.ndarray) -> np.ndarray:
     return leaf
 
 
-def haiku(params: Mapping[str, Any]) -> dict[str, Any]:
+def haiku_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The same for Haiku: modules by their whole path, kernels called w, biases b."""
     names = {"kernel": "w", "bias": "b", "embedding": "embeddings", "scale": "scale"}
     tree: dict[str, dict[str, Any]] = {}
@@ -317,6 +334,21 @@ def _sgd(rate: float, i: Any, params: Any, grads: Any, moments: Any) -> Any:
     import jax
 
     return jax.tree.map(lambda p, g: p - rate * g, params, grads), moments
+
+
+def _first(job: Job) -> dict[str, np.ndarray]:
+    """The first batch."""
+    return job.data if job.order is None else {name: array[job.order[0]] for name, array in job.data.items()}
+
+
+def _fitting(drawn: Any, params: Any) -> Any:
+    """`params`, if their shapes are those that the library has drawn."""
+    import jax
+
+    want, got = (jax.tree.map(np.shape, tree) for tree in (drawn, params))
+    if want != got:
+        raise ValueError(f"the model has parameters {want}, not {got}")
+    return params
 
 
 def _rows(job: Job, step: int) -> np.ndarray | None:

@@ -83,7 +83,7 @@ def linen(job: Job) -> trainers.Train:
             return nn.sigmoid(nn.Dense(1, name="head")(h))
 
     model = Network()
-    return trainers.jax_loop(job, job.params, lambda params, batch: model.apply({"params": params}, batch["x"]))
+    return trainers.linen(job, model, job.params)
 
 
 def nnx(job: Job) -> trainers.Train:
@@ -126,8 +126,8 @@ def haiku(job: Job) -> trainers.Train:
         return jax.nn.sigmoid(hk.Linear(1, name="head")(h))
 
     model = hk.without_apply_rng(hk.transform(network))
-    params = trainers.haiku(job.params)
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply(params, batch["x"]))
+    params = trainers.haiku_params(job.params)
+    return trainers.haiku(job, model, params)
 
 
 def keras(job: Job) -> trainers.Train:

@@ -90,11 +90,7 @@ def linen(job: Job) -> trainers.Train:
             h = nn.relu(Convolution(job.sizes["hidden"], name="layer0")(x, edges))
             return Convolution(CLASSES, name="head")(h, edges)
 
-    def forward(params: Any, batch: Any) -> Any:
-        return model.apply({"params": params}, batch["x"], batch["edges"])
-
-    model = Network()
-    return trainers.jax_loop(job, job.params, forward)
+    return trainers.linen(job, Network(), job.params, ("x", "edges"))
 
 
 def nnx(job: Job) -> trainers.Train:

@@ -112,7 +112,7 @@ def linen(job: Job) -> trainers.Train:
     blocks = {f"block{i}": block for i, block in job.params["blocks"].items()}
     params = {name: part for name, part in job.params.items() if name != "blocks"} | blocks
     model = Network()
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply({"params": params}, batch["x"]))
+    return trainers.linen(job, model, params)
 
 
 def nnx(job: Job) -> trainers.Train:
@@ -241,12 +241,12 @@ def haiku(job: Job) -> trainers.Train:
     params = flat(job.params, out="linear")
     for i, parts in params.pop("blocks").items():
         params |= {f"block{i}_{name}": part for name, part in (parts | parts.pop("feed_forward")).items()}
-    loaded = trainers.haiku(params)
+    loaded = trainers.haiku_params(params)
     for leaves in loaded.values():
         if "scale" in leaves:  # of a norm, whose bias is called offset
             leaves["offset"] = leaves.pop("b")
     model = hk.without_apply_rng(hk.transform(network))
-    return trainers.jax_loop(job, loaded, lambda params, batch: model.apply(params, batch["x"]))
+    return trainers.haiku(job, model, loaded)
 
 
 def keras(job: Job) -> trainers.Train:

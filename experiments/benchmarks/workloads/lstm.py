@@ -133,7 +133,7 @@ def linen(job: Job) -> trainers.Train:
         gates[f"h{gate}"] = {"kernel": recurrent["kernel"][:, part], "bias": inputs["bias"][part]}
     model = Network()
     params = job.params | {"lstm": gates}
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply({"params": params}, batch["x"]))
+    return trainers.linen(job, model, params)
 
 
 def nnx(job: Job) -> trainers.Train:
@@ -202,9 +202,9 @@ def haiku(job: Job) -> trainers.Train:
     bias = inputs["bias"] - np.repeat([0.0, 1.0, 0.0, 0.0], job.sizes["hidden"])  # its forget gate adds 1 by itself
     (i, f, g, o), (bi, bf, bg, bo) = np.split(kernel, 4, -1), np.split(bias.astype(np.float32), 4)
     linear = {"kernel": np.concatenate([i, g, f, o], -1), "bias": np.concatenate([bi, bg, bf, bo])}
-    params = trainers.haiku(job.params | {"lstm": {"linear": linear}})
+    params = trainers.haiku_params(job.params | {"lstm": {"linear": linear}})
     model = hk.without_apply_rng(hk.transform(network))
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply(params, batch["x"]))
+    return trainers.haiku(job, model, params)
 
 
 def keras(job: Job) -> trainers.Train:

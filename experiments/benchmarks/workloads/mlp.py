@@ -82,7 +82,7 @@ def linen(job: Job) -> trainers.Train:
             return nn.Dense(CLASSES, name="head")(x)
 
     model = Network()
-    return trainers.jax_loop(job, job.params, lambda params, batch: model.apply({"params": params}, batch["x"]))
+    return trainers.linen(job, model, job.params)
 
 
 def nnx(job: Job) -> trainers.Train:
@@ -124,8 +124,8 @@ def haiku(job: Job) -> trainers.Train:
         return hk.Linear(CLASSES, name="head")(x)
 
     model = hk.without_apply_rng(hk.transform(network))
-    params = trainers.haiku(job.params)
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply(params, batch["x"]))
+    params = trainers.haiku_params(job.params)
+    return trainers.haiku(job, model, params)
 
 
 def keras(job: Job) -> trainers.Train:

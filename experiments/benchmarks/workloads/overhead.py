@@ -49,9 +49,7 @@ def linen(job: Job) -> trainers.Train:
     from flax import linen as nn
 
     model = nn.Dense(job.sizes["width"])
-    return trainers.jax_loop(
-        job, job.params["dense"], lambda params, batch: model.apply({"params": params}, batch["x"])
-    )
+    return trainers.linen(job, model, job.params["dense"])
 
 
 def nnx(job: Job) -> trainers.Train:
@@ -78,8 +76,8 @@ def haiku(job: Job) -> trainers.Train:
     import haiku as hk
 
     model = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(job.sizes["width"], name="dense")(x)))
-    params = trainers.haiku(job.params)
-    return trainers.jax_loop(job, params, lambda params, batch: model.apply(params, batch["x"]))
+    params = trainers.haiku_params(job.params)
+    return trainers.haiku(job, model, params)
 
 
 def keras(job: Job) -> trainers.Train:
