@@ -176,6 +176,9 @@ class Arrays(Examples):
     def head(self, count: int) -> Arrays:
         return self.take(np.arange(min(count, self._size)))
 
+    def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
+        return jnp.zeros((0,), jnp.int32) if batch_size is None else super().order(key, batch_size)
+
     def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
         if batch_size is None:
             return self._gather(arrays, slice(None))  # all of them: nothing to gather

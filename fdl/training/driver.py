@@ -280,10 +280,7 @@ class Driver:
 
     def _check_params(self, step: int) -> None:
         """The last update is in no loss any more: what it left has to be looked at itself."""
-        leaves = [x for x in jax.tree.leaves(self.carry.train.params) if jnp.issubdtype(x.dtype, jnp.inexact)]
-        members = len(self.key.shape)
-        good = [np.asarray(jnp.isfinite(x).all(tuple(range(members, x.ndim)))) for x in leaves]
-        bad = ~np.logical_and.reduce(good, initial=True)
+        bad = ~np.asarray(self.programs.finite(self.carry.train.params))
         self.failed = np.where(bad & (self.failed == 0), step, self.failed)
         if bad.any() and not self.programs.members:
             raise FloatingPointError(

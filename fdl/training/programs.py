@@ -51,17 +51,15 @@ def make_advance(recipe: Recipe) -> Advance:
     dataset, per_epoch = experiment.dataset, experiment.steps_per_epoch()
 
     def advance(carry: Carry, arrays: Any, key: jax.Array, hyper: Hyper, start: Any, j: Any) -> tuple[Carry, Metrics]:
-        i = start + j
-        if dataset.streamed:
-            order, position = carry.order, j
-        else:
-            position = i % per_epoch
+        i, order = start + j, carry.order
+        position = j if dataset.streamed else i % per_epoch
+        if order.size:
             # The sort behind a permutation may cost more than a step: cond keeps it to the first step of an epoch.
             order = lax.cond(
                 position == 0,
                 lambda order: epoch_order(experiment, key, i // per_epoch),
                 lambda order: order,
-                carry.order,
+                order,
             )
         batch = dataset.batch(arrays, order, position, experiment.batch_size)
         train, metrics = recipe.at(hyper).update()(carry.train, batch, fold(key, "step", i))

@@ -49,6 +49,14 @@ def test_the_permutation_is_sorted_only_in_the_first_step_of_an_epoch():
     assert ("sort", False) not in sorts
 
 
+def test_full_batches_have_no_order_to_choose():
+    ex, key = experiment(batch_size=None), jax.random.key(0)
+    chunk, _ = make_chunk(Recipe(ex), 16)
+    carry = init_carry(Recipe(ex), key, {})
+    jaxpr = jax.make_jaxpr(chunk)(carry, ex.dataset.arrays, key, {}, np.int32(0), np.int32(1), NO)
+    assert "cond" not in dict(_primitives(jaxpr.jaxpr, inside_cond=False))
+
+
 def _primitives(jaxpr, inside_cond):
     for equation in jaxpr.eqns:
         yield equation.primitive.name, inside_cond

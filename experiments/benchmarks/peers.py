@@ -1,0 +1,367 @@
+"""fdl beside JAX by hand, PyTorch, Keras, Flax, Equinox, Haiku and NumPy: speed and cost of the same work, on a CPU.
+
+    pip install -e '.[benchmarks]' && pip install -r experiments/benchmarks/requirements.txt
+    python experiments/benchmarks/peers.py --output experiments/benchmarks/results/peers.json
+
+Each file in `workloads` is a training run (or an evaluation, or a text to write), and its functions are the same work
+in each library: the same architecture, initial values, batches in the same order, number of steps, optimiser and dtype
+(float32). Their losses must agree, or the command fails. "JAX by hand" is the whole run as one program, the fastest way
+known to us, and the measure of the others.
+
+Every sample is a process of its own, and the variants take turns (A B C A B C): it imports the libraries, compiles, and
+does the whole work. Figures are medians over the turns.
+
+    steady      the work itself; repeated in the process until a second has passed
+    import      of the libraries; of fdl with JAX, Optax and all parts that training uses
+    first step  from there to where the first step is done, or its program compiled
+    end to end  from the start of the process to the end of the first complete run
+    peak        the most memory of the process (VmHWM)
+
+A sample during which other processes took more than a tenth of a core is disturbed; a median with such is marked (!).
+Nothing is read from a compilation cache, but for the rows "with a warm compilation cache".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # `python experiments/benchmarks/peers.py` from anywhere
+
+import tyro  # noqa: E402
+
+from experiments.benchmarks import job  # noqa: E402
+from experiments.benchmarks.load import Watch  # noqa: E402
+from experiments.benchmarks.peer_worker import LIMIT, OURS, VARIANTS, Variant, workload  # noqa: E402
+
+WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "decoding")
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
+CACHED = ("mlp", "cnn", "gpt")
+TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
+SAME = 1e-3  # relative, of what the same initial values and the same batch give
+Row = dict[str, Any]
+
+
+@dataclass
+class Options:
+    workloads: tuple[str, ...] = WORKLOADS
+    """Which of them, in this order."""
+    variants: tuple[str, ...] = tuple(variant.name for variant in VARIANTS)
+    """Which of them; JAX by hand, with which the others are compared, is always measured."""
+    samples: int = 3
+    """Processes of every variant."""
+    timeout: float = 120.0
+    """Seconds after which a process is stopped, and its variant left out."""
+    cache: bool = True
+    """Whether to measure the first step with a warm compilation cache as well."""
+    scaling: bool = True
+    """Whether to measure how the time grows with sizes."""
+    smoke: bool = False
+    """A few steps of small networks, once: that everything works; the times mean nothing."""
+    output: Path | None = None
+    """A JSON file, and beside it a picture."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("workloads", WORKLOADS), ("variants", tuple(variant.name for variant in VARIANTS))):
+            unknown = sorted(set(getattr(self, name)) - set(known))
+            if unknown:
+                raise SystemExit(f"peers: there are no {name} {unknown}; choose from: {', '.join(known)}")
+        if self.samples < 1 or self.timeout <= 0:
+            raise SystemExit("peers: samples and timeout must be above 0")
+
+
+@dataclass
+class Results:
+    """What was measured, written anew after every workload."""
+
+    output: Path | None
+    started: float = field(default_factory=time.perf_counter)
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[Row] = field(default_factory=list)
+    about: Row = field(default_factory=lambda: machine())
+
+    def write(self) -> None:
+        self.about |= {"minutes": round((time.perf_counter() - self.started) / 60, 1), "load_after": os.getloadavg()}
+        if self.output is None:
+            return
+        head = [f' "{key}": {json.dumps(value)}' for key, value in self.about.items()]
+        parts = [self._lines("skipped", self.skipped), self._lines("rows", self.rows)]
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.write_text("{\n" + ",\n".join(head + parts) + "\n}\n")
+
+    @staticmethod
+    def _lines(name: str, rows: list[Row]) -> str:
+        return f' "{name}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows) + "\n ]"
+
+
+def main(options: Options) -> None:
+    results = Results(options.output)
+    results.about |= {"samples": options.samples, "smoke": options.smoke, "matmul_gflops": matmul_rate()}
+    print(f"a product of float32 matrices of 2048 x 2048: {results.about['matmul_gflops']:.0f} GFLOP/s")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, Path(folder), results)
+        for name in options.workloads:
+            bench.compare(name)
+            results.write()
+        if options.cache:
+            bench.cached([name for name in CACHED if name in options.workloads])
+            results.write()
+        if options.scaling and "mlp" in options.workloads:
+            from experiments.benchmarks.scaling import CURVES
+
+            for axis, sizes in CURVES.items():
+                bench.scale(axis, sizes[:2] if options.smoke else sizes)
+            results.write()
+    print(f"\n{results.about['minutes']} minutes")
+    if options.output is not None:
+        from experiments.benchmarks.peers_picture import draw
+
+        draw(options.output)
+    wrong = [f"{row['workload']}: {row['variant']}" for row in results.rows if row.get("agrees") is False]
+    if wrong:
+        raise SystemExit("the losses do not agree, so that these do other work: " + "; ".join(wrong))
+
+
+class Bench:
+    """Runs the processes, and makes rows of what they say."""
+
+    def __init__(self, options: Options, folder: Path, results: Results) -> None:
+        self.options, self.folder, self.results = options, folder, results
+        self.samples = 1 if options.smoke else options.samples
+
+    def compare(self, name: str) -> None:
+        """All variants of a workload."""
+        folder = self.prepare(name, {})
+        chosen = [v for v in VARIANTS if v.name in (*self.options.variants, LIMIT)]
+        taken = self.take(name, [v for v in chosen if hasattr(workload(name), v.function)], folder, {})
+        if LIMIT not in taken:
+            return
+        losses = {variant: samples[0] for variant, samples in taken.items()}
+        rows = [{"kind": "workload", "workload": name, **row(variant, taken)} for variant in taken]
+        work = job.Job.load(folder)
+        self.results.rows += [r | agreement(losses[r["variant"]], losses[LIMIT], work) for r in rows]
+        show(workload(name).__doc__ or "", self.results.rows[-len(rows) :])
+
+    def cached(self, names: list[str]) -> None:
+        """The first step with a compilation cache: what filled it, and what found it full."""
+        for name in names:
+            folder = self.prepare(name, {})
+            chosen = [v for v in VARIANTS if v.name in (OURS, LIMIT, "Equinox") and v.name in self.options.variants]
+            for variant in chosen:
+                with tempfile.TemporaryDirectory() as cache:
+                    extra = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": cache}
+                    extra |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+                    cold = self.take(name, [variant], folder, extra, 1)
+                    warm = self.take(name, [variant], folder, extra)
+                if cold and warm:
+                    first, later = row(variant.name, cold), row(variant.name, warm)
+                    found = {"cold_first_step": first["first_step"], "warm_first_step": later["first_step"]}
+                    found |= {"cold_end_to_end": first["end_to_end"], "warm_end_to_end": later["end_to_end"]}
+                    self.results.rows.append({"kind": "cache", "workload": name, "variant": variant.name, **found})
+                    print(
+                        f"{name}, {variant.name}, compilation cache: " + ", ".join(f"{k} {v}" for k, v in found.items())
+                    )
+
+    def scale(self, axis: str, sizes: list[dict[str, Any]]) -> None:
+        """The dense network of W2 as one size of it grows."""
+        chosen = [
+            v for v in VARIANTS if v.name in (OURS, LIMIT, "PyTorch") and v.name in (*self.options.variants, LIMIT)
+        ]
+        print(f"\nmlp by {axis}: seconds of {', '.join(v.name for v in chosen)}")
+        for changed in sizes:
+            taken = self.take(f"mlp by {axis}", chosen, self.prepare("mlp", changed), {}, 1)
+            for variant in taken:
+                made = {"kind": "scaling", "workload": "mlp", "axis": axis, "size": changed[axis]}
+                self.results.rows.append(made | row(variant, taken))
+            print(f"{changed[axis]:8}" + "".join(f"{row(v, taken)['steady']:12.4g}" for v in taken), flush=True)
+
+    def prepare(self, name: str, changed: dict[str, Any]) -> Path:
+        """The job of a workload, in a folder; made in a process of its own, so that this one needs no JAX."""
+        module = workload(name)
+        sizes = {"workload": name, **module.SIZES, **changed, **(module.SMOKE if self.options.smoke else {})}
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        command = [sys.executable, "-m", "experiments.benchmarks.job", json.dumps(sizes), str(folder)]
+        subprocess.run(command, env=environment(), check=True, cwd=ROOT)
+        return folder
+
+    def take(
+        self, name: str, chosen: list[Variant], folder: Path, extra: dict[str, str], samples: int | None = None
+    ) -> dict[str, list[Row]]:
+        """Samples by variant; a variant that fails once is left out, and the reason kept."""
+        taken: dict[str, list[Row]] = {}
+        left = list(chosen)
+        for _ in range(self.samples if samples is None else samples):
+            for variant in list(left):
+                try:
+                    taken.setdefault(variant.name, []).append(self.sample(variant, folder, extra))
+                except Skipped as reason:
+                    left.remove(variant)
+                    taken.pop(variant.name, None)
+                    self.results.skipped.append({"workload": name, "variant": variant.name, "reason": str(reason)})
+                    print(f"skipped: {name}, {variant.name}: {reason}", flush=True)
+        return taken
+
+    def sample(self, variant: Variant, folder: Path, extra: dict[str, str]) -> Row:
+        """One process from start to end."""
+        missing = [library for library in variant.libraries if not importlib.util.find_spec(library.split(".")[0])]
+        if missing:
+            raise Skipped(f"{', '.join(missing)} is not installed")
+        command = [sys.executable, "-m", "experiments.benchmarks.peer_worker", variant.name, str(folder)]
+        with tempfile.TemporaryDirectory() as inductor:  # torch.compile would find its own work of the last turn
+            watch, env = Watch(), environment() | {"TORCHINDUCTOR_CACHE_DIR": inductor} | extra
+            done = bounded(command, env, self.options.timeout)
+            seconds, disturbed = watch.read()
+        if done.returncode:
+            raise Skipped((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300])
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return answer | {"end_to_end": seconds - answer["after_first_run"], "process_disturbed": disturbed}
+
+
+class Skipped(Exception):  # noqa: N818
+    """Why a variant has no result."""
+
+
+def bounded(command: list[str], env: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Runs a process, which ends with all that it started (compilers do) after `timeout` seconds, or with this one."""
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True, **pipes)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Skipped(f"took more than {timeout:g} s") from None
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def environment() -> dict[str, str]:
+    """That of the processes: a CPU, no compilation cache, this checkout first."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    mine = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **mine, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+def row(variant: str, taken: dict[str, list[Row]]) -> Row:
+    """Medians of a variant's samples, and the ratio of its time to the limit's."""
+
+    def steady(name: str) -> float:
+        return statistics.median(statistics.median(sample["seconds"]) for sample in taken[name])
+
+    samples = taken[variant]
+    median = lambda values: significant(statistics.median(values))  # noqa: E731
+    imports = {library: median(s["imports"][library] for s in samples) for library in samples[0]["imports"]}
+    return {
+        "variant": variant,
+        "steady": significant(steady(variant)),
+        **({"ratio": significant(steady(variant) / steady(LIMIT))} if LIMIT in taken else {}),
+        "import": significant(sum(imports.values())),
+        "first_step": median(s["ready"] for s in samples),
+        "end_to_end": median(s["end_to_end"] for s in samples),
+        "peak_mib": round(statistics.median(s["peak_mib"] for s in samples)),
+        "imports": imports,
+        "samples": len(samples),
+        "disturbed": sum(s["process_disturbed"] or any(s["disturbed"]) for s in samples),
+    }
+
+
+def agreement(mine: Row, theirs: Row, work: job.Job) -> Row:
+    """Relative differences to the limit's losses: of the first, where it is known, and of the last epoch's mean.
+
+    What an evaluation gives, or a text, is compared number by number.
+    """
+    a, b = mine["losses"], theirs["losses"]
+    if work.sizes.get("exact"):
+        off = max((abs(x - y) / max(abs(y), 1.0) for x, y in zip(a, b, strict=False)), default=math.inf)
+        return {"loss": a[0], "loss_differs": float(f"{off:.1e}"), "agrees": len(a) == len(b) and off < SAME}
+    # Where every step sees everything and `fit` gives one mean nevertheless, that is of all steps.
+    epoch = -(-len(b) // len(a)) if work.order is None else work.epoch_steps()
+    means = [statistics.fmean(_last(losses, len(b), epoch)) for losses in (a, b)]
+    off = abs(means[0] - means[1]) / abs(means[1])
+    found = {"loss": float(f"{means[0]:.6g}"), "loss_differs": float(f"{off:.1e}")}
+    if len(a) != len(b):
+        return found | {"agrees": off < TOLERANCE and mine["repeats"]}
+    first = abs(a[0] - b[0]) / abs(b[0])
+    return found | {
+        "first_loss_differs": float(f"{first:.1e}"),
+        "agrees": off < TOLERANCE and first < SAME and mine["repeats"],
+    }
+
+
+def _last(losses: list[float], steps: int, epoch: int) -> list[float]:
+    """The losses of the last epoch; of those who give one mean an epoch, the last."""
+    return losses[-1:] if len(losses) != steps else losses[-((steps - 1) % epoch + 1) :]
+
+
+def matmul_rate(size: int = 2048, times: int = 5) -> float:
+    """Billions of operations a second of NumPy's matrix product: the machine's own measure."""
+    import numpy as np
+
+    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    best = min(_seconds(lambda: a @ a) for _ in range(times))
+    return significant(2 * size**3 / best / 1e9)
+
+
+def _seconds(call: Any) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def machine() -> Row:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = next(iter(_cpu_models()), platform.processor() or platform.machine())
+    head = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "cpu": model, "cores": cores}
+    return head | {"versions": found, "load_before": os.getloadavg()}
+
+
+def _cpu_models() -> Iterator[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return
+    yield from (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def significant(value: float) -> float:
+    """Three digits."""
+    return float(f"{value:.3g}")
+
+
+def show(title: str, rows: list[Row]) -> None:
+    print(f"\n{title.splitlines()[0]}")
+    columns = ("steady", "ratio", "import", "first_step", "end_to_end", "peak_mib")
+    print(f"{'':24}" + "".join(f"{name.replace('_', ' '):>12}" for name in columns) + f"{'loss':>12}{'differs':>10}")
+    for each in sorted(rows, key=lambda each: each["steady"]):
+        marks = "!" * (each["disturbed"] > 0) + "?" * (not each["agrees"])
+        cells = "".join(f"{each[name]:>12.4g}" for name in columns)
+        print(f"{each['variant']:22}{marks:2}{cells}{each['loss']:>12.4g}{each['loss_differs']:>10.0e}", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

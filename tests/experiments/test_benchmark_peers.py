@@ -1,0 +1,180 @@
+"""The benchmark beside other libraries compares like with like: every variant does the same work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks import peers, peers_table, trainers
+from experiments.benchmarks.job import Job
+from experiments.benchmarks.peer_worker import VARIANTS, workload
+from experiments.benchmarks.peers_picture import draw
+
+FILE = Path(peers.__file__)
+
+
+@pytest.mark.slow
+def test_what_the_variants_compute_agrees(tmp_path):
+    """Losses of a few steps of float32 programs that take sums in another order; other values, or batches, differ more.
+
+    A variant whose libraries are there and that is skipped nevertheless is an error. Without torch.compile, which needs
+    a compiler and much time.
+    """
+    output, names = tmp_path / "peers.json", [v.name for v in VARIANTS if not v.options]
+    command = [sys.executable, str(FILE), "--smoke", "--no-cache", "--no-scaling", "--output", str(output)]
+    subprocess.run([*command, "--variants", *names], check=True)
+    results = json.loads(output.read_text())
+    measured = {(row["workload"], row["variant"]): row for row in results["rows"]}
+    expected = {
+        (name, variant.name)
+        for name in peers.WORKLOADS
+        for variant in VARIANTS
+        if variant.name in names
+        and hasattr(workload(name), variant.function)
+        and all(importlib.util.find_spec(library.split(".")[0]) for library in variant.libraries)
+    }
+    assert set(measured) == expected
+    assert max(row["loss_differs"] for row in measured.values()) < 1e-3
+    assert all(row["agrees"] for row in measured.values())
+
+
+def test_a_job_comes_back_from_its_files_as_it_was(tmp_path):
+    params = {"dense": {"kernel": np.eye(2, dtype=np.float32)}, "scale": np.float32(3)}
+    job = Job({"steps": 3}, params, {"x": np.arange(6).reshape(3, 2), "y": np.arange(3)}, np.array([[0], [2], [1]]))
+    job.save(tmp_path)
+    again = Job.load(tmp_path)
+    assert again.sizes == job.sizes
+    assert again.params["dense"]["kernel"].tolist() == [[1, 0], [0, 1]]
+    assert again.params["scale"] == 3
+    assert again.data["x"].tolist() == job.data["x"].tolist()
+    assert again.order is not None
+    assert again.order.tolist() == [[0], [2], [1]]
+    assert again.epoch_steps() == 3
+
+
+def sample(*losses: float, repeats: bool = True) -> dict:
+    return {"losses": list(losses), "repeats": repeats}
+
+
+@pytest.mark.parametrize(
+    ("mine", "agrees"),
+    [
+        (sample(1.0, 0.5, 0.3, 0.2), True),
+        (sample(1.0, 0.4, 0.303, 0.2), True),  # the last epoch is the last two steps: 0.6 % off
+        (sample(1.0, 0.5, 0.4, 0.2), False),  # 20 %
+        (sample(1.1, 0.5, 0.3, 0.2), False),  # other initial values
+        (sample(0.75, 0.25), True),  # the mean of each epoch
+        (sample(0.75, 0.35), False),
+        (sample(1.0, 0.5, 0.3, 0.2, repeats=False), False),  # a second run went on where the first had ended
+        (sample(1.0, 0.5, 0.3, float("nan")), False),
+    ],
+)
+def test_losses_that_do_not_agree_are_told(mine, agrees):
+    job = Job({}, {}, {"y": np.zeros(8)}, np.zeros((4, 4), int))
+    assert peers.agreement(mine, sample(1.0, 0.5, 0.3, 0.2), job)["agrees"] == agrees
+
+
+def test_one_mean_of_all_full_batches_is_compared_with_the_mean_of_all():
+    limit = sample(1.0, 0.5, 0.3, 0.2)
+    assert peers.agreement(sample(0.5), limit, Job({}, {}, {}, None))["agrees"]
+    assert not peers.agreement(sample(0.2), limit, Job({}, {}, {}, None))["agrees"]
+
+
+def test_of_an_evaluation_every_number_counts():
+    job = Job({"exact": True}, {}, {}, None)
+    assert peers.agreement(sample(0.7, 0.9), sample(0.7, 0.9), job)["agrees"]
+    assert not peers.agreement(sample(0.7, 0.8), sample(0.7, 0.9), job)["agrees"]
+    assert not peers.agreement(sample(0.7), sample(0.7, 0.9), job)["agrees"]
+
+
+def test_ratios_are_of_medians():
+    """One slow sample of three, and one slow repetition in it, change nothing."""
+
+    def taken(*runs: list[float]) -> list[dict]:
+        rest = {"imports": {"jax": 0.5}, "ready": 1.0, "end_to_end": 3.0, "peak_mib": 100, "process_disturbed": False}
+        return [rest | {"seconds": seconds, "disturbed": [False]} for seconds in runs]
+
+    times = {peers.LIMIT: taken([2.0], [2.0], [9.0]), "fdl": taken([3.0, 3.0, 50.0], [3.0], [7.0])}
+    row = peers.row("fdl", times)
+    assert (row["steady"], row["ratio"], row["disturbed"]) == (3.0, 1.5, 0)
+
+
+def test_a_variant_that_hangs_or_fails_is_left_out_and_the_others_stay(tmp_path, capsys):
+    results = peers.Results(tmp_path / "peers.json")
+    bench = peers.Bench(peers.Options(samples=2), tmp_path, results)
+
+    def sample(variant, folder, extra):
+        if variant.name == "Keras":
+            raise peers.Skipped("took more than 1 s")
+        return {}
+
+    bench.sample = sample
+    chosen = [variant for variant in VARIANTS if variant.name in ("fdl", "Keras")]
+    assert {name: len(samples) for name, samples in bench.take("mlp", chosen, tmp_path, {}).items()} == {"fdl": 2}
+    results.write()
+    assert json.loads((tmp_path / "peers.json").read_text())["skipped"] == [
+        {"workload": "mlp", "variant": "Keras", "reason": "took more than 1 s"}
+    ]
+    assert "skipped: mlp, Keras" in capsys.readouterr().out
+
+
+def test_a_process_that_takes_too_long_ends_with_what_it_started(tmp_path):
+    """Its child holds the pipe: a wait for the end of the output would be one for the child."""
+    command = ["sh", "-c", "sleep 1000 & echo $! > child; wait"]
+    command[2] = command[2].replace("child", str(tmp_path / "child"))
+    with pytest.raises(peers.Skipped, match=r"more than 0\.5 s"):
+        peers.bounded(command, peers.environment(), 0.5)
+    stat = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    deadline = time.monotonic() + 10  # of a busy machine: until the child that nobody waits for is gone, or dead
+    while stat.exists() and stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize("option", [{"workloads": ("mpl",)}, {"variants": ("JAX",)}, {"samples": 0}])
+def test_options_that_mean_nothing_are_refused(option):
+    with pytest.raises(SystemExit, match="peers: "):
+        peers.Options(**option)
+
+
+def test_layouts_of_other_libraries():
+    assert trainers.weights_first("kernel", np.zeros((3, 5))).shape == (5, 3)
+    assert trainers.weights_first("kernel", np.zeros((3, 4, 1, 32))).shape == (32, 1, 3, 4)
+    assert trainers.weights_first("bias", np.zeros(5)).shape == (5,)
+
+
+def test_the_table_has_a_cell_for_what_was_measured():
+    row = {"kind": "workload", "workload": "mlp", "variant": peers_table.LIMIT, "disturbed": 0}
+    row |= {"steady": 1.3, "ratio": 1.0, "end_to_end": 3.8}
+    other = row | {"workload": "classic", "steady": 0.018, "end_to_end": 1.3}
+    ours = row | {"variant": "fdl", "ratio": 1.02, "end_to_end": 4.25, "disturbed": 1}
+    curve = ours | {"kind": "scaling"}
+    assert peers_table.table({"rows": [row, ours, other, curve]}).splitlines()[2:] == [
+        "| JAX by hand, the work alone | 1.3 s | 0.018 s |",
+        "| JAX by hand | 1 (3.8 s) | 1 (1.3 s) |",
+        "| fdl | 1.02! (4.25 s) |  |",
+    ]
+
+
+def test_the_readme_has_the_table_of_the_results():
+    """What `python experiments/benchmarks/peers_table.py` would write is what is there."""
+    readme = peers_table.README.read_text()
+    assert peers_table.inserted(readme) == readme
+
+
+def test_the_picture_is_drawn_where_variants_are_missing(tmp_path):
+    pytest.importorskip("matplotlib")
+    row = {"kind": "workload", "workload": "mlp", "variant": peers.LIMIT, "steady": 1.3, "end_to_end": 3.8}
+    curve = row | {"kind": "scaling", "axis": "width", "size": 64}
+    alone = row | {"workload": "gcn", "variant": "fdl"}  # of a workload whose limit was skipped
+    results = tmp_path / "peers.json"
+    results.write_text(json.dumps({"rows": [row, alone, curve]}))
+    draw(results)
+    assert results.with_suffix(".png").stat().st_size > 10_000
