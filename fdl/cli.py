@@ -83,7 +83,8 @@ def _is_failed_run(error: BaseException) -> bool:
 
 
 def _report(error: BaseException, code: int) -> int:
-    print(clean("\n  ".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
+    notes = (note.replace("\n", "\n  ") for note in _notes(error))
+    print(clean("\n  ".join([f"error: {error}", *notes])), file=sys.stderr)
     return code
 
 
