@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,11 @@ class RunFolderError(OSError):
 
 
 def new_folder(runs: str | os.PathLike[str], experiment: str) -> Path:
-    """A path for a new run, `runs/<experiment>/<id>`; ids sort by time (UTC). Nothing is created."""
+    """A path for a new run, `runs/<experiment>/<id>`; ids sort by time (UTC). Nothing is created.
+
+    Of the experiment's name, that of a file, letters, digits and " _.-" stay: `...py` must not lead out of `runs`.
+    """
+    experiment = re.sub(r"[^\w .-]", "_", experiment).strip(". ") or "experiment"
     time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     return Path(runs) / experiment / f"{time}-{secrets.token_hex(4)}"
 
