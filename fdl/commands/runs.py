@@ -29,7 +29,7 @@ is a folder, or the beginning of an id, or of the last part of an id, in DIR.
 
 SHOWN = 3  # metrics in a row of the list
 WIDTH = 32  # of a value in a comparison
-ORIGIN = ("data", "versions", "python", "platform", "device", "git")
+ORIGIN = ("data", "versions", "python", "platform", "device", "numerics", "git")
 
 
 def main(arguments: list[str]) -> int:
