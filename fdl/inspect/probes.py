@@ -25,7 +25,7 @@ def marks(tree: Any, size: int) -> jax.Array:
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             counts = jnp.stack([jnp.isnan(leaf), jnp.isinf(leaf)]).astype(jnp.float32)
-            if leaf.ndim and leaf.shape[0] == size:
+            if size and leaf.ndim and leaf.shape[0] == size:
                 total = total.at[:, :-1].add(counts.reshape(2, size, -1).sum(-1))
             else:
                 total = total.at[:, -1].add(counts.reshape(2, -1).sum(-1))

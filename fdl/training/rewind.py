@@ -76,8 +76,10 @@ def rewound(
     now = jax.tree.map(lambda leaf: leaf[member] if member else leaf, carry.train)
     mine = jax.random.wrap_key_data(jax.random.key_data(key)[member], impl=jax.random.key_impl(key))
     batch, examples = batch_of(experiment, programs.arrays.get("train"), mine, low.step)
-    number = member[0] if member else None
-    return Moment(low.step + 1, now, batch, fold(mine, "step", low.step), examples, experiment, number)
+    key, number = fold(mine, "step", low.step), member[0] if member else None
+    if programs.mesh is not None:  # one member is work for one device
+        now, batch, key = jax.device_put((now, batch, key), programs.mesh.devices.flat[0])
+    return Moment(low.step + 1, now, batch, key, examples, experiment, number)
 
 
 def _advanced(programs: Programs, key: jax.Array, hyper: Hyper, carry: Carry, start: Kept, stop: int) -> Arrays:
