@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import fdl
 from fdl.errors import InputError, did_you_mean
-from fdl.runs.progress import clean
+from fdl.runs.progress import say
 
 HELP = """\
 usage: fdl COMMAND ...
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _report(error, 2)
     except KeyboardInterrupt as error:
-        print(clean("; ".join(filter(None, ["interrupted", str(error), *_notes(error)]))), file=sys.stderr)
+        say(sys.stderr, "; ".join(filter(None, ["interrupted", str(error), *_notes(error)])))
         code = getattr(error, "exit_code", 128 + getattr(error, "signal", 2))
         if arguments is None:  # jaxlib 0.10.2 crashes at exit (code 139) where Ctrl-C met a compilation
             print(end="", flush=True)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if _is_failed_run(error):
             return _report(error, 1)
-        traceback.print_exception(error)  # a bug of the experiment, or ours
+        say(sys.stderr, "".join(traceback.format_exception(error)).rstrip())  # a bug of the experiment, or ours
         return 1
 
 
@@ -83,7 +83,8 @@ def _is_failed_run(error: BaseException) -> bool:
 
 
 def _report(error: BaseException, code: int) -> int:
-    print(clean("\n  ".join([f"error: {error}", *_notes(error)])), file=sys.stderr)
+    notes = (note.replace("\n", "\n  ") for note in _notes(error))
+    say(sys.stderr, "\n  ".join([f"error: {error}", *notes]))
     return code
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from fdl.errors import InputError
 from fdl.records import record_source
+from fdl.trail import on_error
 
 Tree = dict[str, Any]
 Initializer = Callable[..., jax.Array]
@@ -43,12 +44,15 @@ class Layer:
     """Base of all layers: a frozen dataclass of hyper-parameters and sub-layers that never holds an array.
 
     A stateless layer writes `__call__(params, x) -> y`; a layer with running statistics writes
-    `apply(params, state, x) -> (y, state)`. Containers and tasks always call `apply`.
+    `apply(params, state, x) -> (y, state)`. Containers and tasks always call `apply`. An error that rises in one
+    of them gets notes with the path of the layer and the shapes up to it, see `fdl.trail`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__repr__ = cls.__repr__  # pins the inherited one, or @dataclass would write its own
+        for name in {"apply", "__call__"} & vars(cls).keys():
+            setattr(cls, name, on_error(vars(cls)[name]))
 
     def __repr__(self) -> str:
         return record_source(self)

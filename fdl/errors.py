@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -36,3 +37,16 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or the parameters of a run are no longer finite.
+
+    Args:
+      moment: the step that did it, as `fdl.inspect.Moment`: the state before it, its batch and its key; None where it
+        could not be found again.
+    """
+
+    def __init__(self, message: str, moment: Any = None) -> None:
+        super().__init__(message)
+        self.moment = moment

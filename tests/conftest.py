@@ -27,6 +27,7 @@ hypothesis.settings.load_profile("fdl")
 SLOW = (
     *("commands", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
     *("training/test_options.py", "training/test_selection.py", "training/test_sweep.py", "data/test_stream.py"),
+    "training/test_nonfinite.py",
 )
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")

@@ -288,7 +288,7 @@ def test_a_loss_that_explodes_is_a_failed_run(place: Path, capsys: pytest.Captur
     assert f"recorded in {folder.relative_to(place)}" in message
     manifest = read(folder / "manifest.json")
     assert manifest["status"] == "failed"
-    assert manifest["error"].startswith("FloatingPointError: the training loss is inf at step 2")
+    assert manifest["error"].startswith("NonFiniteError: the training loss is inf at step 2")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[1]["train/loss"] is None
     assert not (folder / "result.json").exists()

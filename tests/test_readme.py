@@ -72,6 +72,20 @@ def test_every_path_exists(path):
     assert (ROOT / path).exists()
 
 
+def test_every_row_of_what_is_reproducible_names_a_test_that_exists():
+    table = README.partition("## What is reproducible")[2].partition("\n\nThe same bits")[0]
+    rows = [line.split("|") for line in table.strip().splitlines()[2:]]
+    assert len(rows) >= 10
+    named: list[tuple[str, str]] = []
+    for _, what, holds, tests, _ in rows:
+        if tests.strip() != "the same":
+            named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
+        assert named or (what.strip(), tests.strip()) == ("a GPU", "-"), what
+        assert holds.strip()
+        for file, name in named:
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), (file, name)
+
+
 def test_every_experiment_is_listed():
     listed = set(re.findall(r"\]\((experiments/(?:published/)?\w+\.py)\)", README))
     files = [path for folder in ("experiments", "experiments/published") for path in (ROOT / folder).glob("*.py")]

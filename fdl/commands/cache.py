@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fdl.errors import InputError
+from fdl.runs.progress import say
 
 SIZE = 2**31  # bytes; programs unused for longest go first
 ANSWERS = {"": True, "on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
@@ -40,7 +41,7 @@ def enable() -> None:
     try:
         folder = _folder()
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        print(f"note: compiled programs are not kept: {error} (FDL_COMPILATION_CACHE=off: no note)", file=sys.stderr)
+        say(sys.stderr, f"note: compiled programs are not kept: {error} (FDL_COMPILATION_CACHE=off: no note)")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

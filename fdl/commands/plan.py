@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
 from fdl.errors import InputError
 from fdl.runs.options import Option
+from fdl.runs.progress import say
 
 HELP = """\
 usage: fdl plan FILE [--memory SIZE] [options of the experiment]
@@ -38,9 +40,9 @@ def _plan(opened: Opened) -> None:
         examples(experiment)  # says where there is no batch size, before the work
     recipe = Recipe(experiment, opened.build, opened.chosen.config, traced_fields(opened.chosen.config))
     here = plan(recipe)
-    print(show(experiment, here))
+    say(sys.stdout, show(experiment, here))
     if limit is not None:
-        print(f"\n{text}: {fit(largest_batch(recipe, limit, here), experiment.accumulate)}")
+        say(sys.stdout, f"\n{text}: {fit(largest_batch(recipe, limit, here), experiment.accumulate)}")
 
 
 def fit(found: Any, smallest: int) -> str:

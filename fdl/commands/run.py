@@ -44,7 +44,7 @@ def _train(opened: Opened, resumed: Path | None) -> None:
     from contextlib import ExitStack
 
     from fdl.runs.folder import new_folder
-    from fdl.runs.progress import clean, progress, say, show_result
+    from fdl.runs.progress import progress, say, show_result
     from fdl.training.run import execute
 
     chosen = opened.chosen
@@ -59,7 +59,7 @@ def _train(opened: Opened, resumed: Path | None) -> None:
 
             watchers.append(stack.enter_context(Events(folder)))
         options = {"build": opened.build, "config": chosen.config, "seed": chosen.seed, "folder": folder}
-        options |= {"resume": resumed is not None, "tell": lambda line: say(sys.stdout, clean(line))}
+        options |= {"resume": resumed is not None, "tell": lambda line: say(sys.stdout, line)}
         try:
             with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
                 result = execute(experiment, watchers=(*watchers, watch), **options)
@@ -85,10 +85,10 @@ def _audit(experiment: Any) -> None:
     Labels are checked by the loss itself, which knows its classes, before anything is compiled.
     """
     from fdl.data.auditing import audit
-    from fdl.runs.progress import clean, say
+    from fdl.runs.progress import say
 
     sets = {} if experiment.train is None else {"train": experiment.train}
     sets = {name: each for name, each in {**sets, **experiment.evaluate}.items() if not each.streamed}
     audited = audit(sets, targets=getattr(experiment.task.objective, "targets", "y")).require()
     if audited.findings:
-        say(sys.stdout, clean(str(audited)))
+        say(sys.stdout, str(audited))

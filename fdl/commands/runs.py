@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from fdl.errors import InputError, did_you_mean
 from fdl.runs.files import plain
-from fdl.runs.progress import label
+from fdl.runs.progress import label, say
 from fdl.runs.recorded import Recorded, find, flat, recorded, resolve
 from fdl.runs.tables import aligned
 
@@ -28,7 +29,7 @@ is a folder, or the beginning of an id, or of the last part of an id, in DIR.
 
 SHOWN = 3  # metrics in a row of the list
 WIDTH = 32  # of a value in a comparison
-ORIGIN = ("data", "versions", "python", "platform", "device", "git")
+ORIGIN = ("data", "versions", "python", "platform", "device", "numerics", "git")
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if action not in ACTIONS:
         raise InputError(f"fdl runs: there is no {action!r}{did_you_mean(action, ACTIONS)}")
     names, chosen = _parse(action, rest, {"list": ("--json",), "compare": ("--json", "--runs")}[action])
-    print(ACTIONS[action](names, chosen))
+    say(sys.stdout, ACTIONS[action](names, chosen))
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from fdl.commands.experiment import with_experiment
+from fdl.runs.progress import say
 
 HELP = """\
 usage: fdl summary FILE [options of the experiment]
@@ -16,7 +18,7 @@ fdl summary FILE --help shows the options of the experiment."""
 
 
 def main(arguments: list[str]) -> int:
-    return with_experiment("summary", HELP, (), arguments, lambda opened: print(table(opened.experiment)))
+    return with_experiment("summary", HELP, (), arguments, lambda opened: say(sys.stdout, table(opened.experiment)))
 
 
 def table(experiment: Any) -> str:

@@ -65,7 +65,7 @@ def main(arguments: list[str], resumed: Path | None = None) -> int:
 def _sweep(opened: Opened, resumed: Path | None) -> None:
     from fdl.commands.run import say_where
     from fdl.runs.folder import new_folder
-    from fdl.runs.progress import clean, progress, say
+    from fdl.runs.progress import progress, say
     from fdl.runs.published import save
     from fdl.training.sweep import sweep
 
@@ -86,7 +86,7 @@ def _sweep(opened: Opened, resumed: Path | None) -> None:
             resume=resumed is not None,
             max_members=chosen.max_members or None,
             halving=chosen.halving or None,
-            tell=lambda line: say(sys.stdout, clean(line)),
+            tell=lambda line: say(sys.stdout, line),
             display=lambda each, count: progress(
                 name, each.total_steps(), each.steps_per_epoch(), f", {count} member{'s' * (count > 1)}"
             ),
@@ -204,7 +204,9 @@ def _show(result: Any) -> None:
         spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for value in row["setting"].values()]
         figures = [row["metrics"][name] for name in names]
         cells = ["nan" if math.isnan(f["mean"]) else f"{f['mean']:.5g} +- {f['std']:.2g}" for f in figures]
-        lines.append([*spelled, *cells, f"{row['failed']} of {len(row['seeds'])} failed" if row["failed"] else ""])
+        lines.append(
+            [*map(label, spelled), *cells, f"{row['failed']} of {len(row['seeds'])} failed" if row["failed"] else ""]
+        )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         say(sys.stdout, "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

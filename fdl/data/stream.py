@@ -125,21 +125,25 @@ class Prefetch:
         try:
             while step < self.total and not self._stopped.is_set():
                 count = self.plan(step)
-                self._chunks.put((count, jax.device_put(self._chunk(step, count))))
+                self._chunks.put((count, jax.device_put(read_chunk(self.stream, self.capacity, step, count))))
                 step += count
         except BaseException as error:
             error.add_note(f"while the stream read the batches from step {step} on")
             self._chunks.put(error)
 
-    def _chunk(self, start: int, count: int) -> Any:
-        """New memory each time: the device may still read the last one, or keep this one as it is."""
-        chunk: Any = None
-        for row in range(count):
-            batch = self.stream.read(start + row)
-            if chunk is None:
-                chunk = jax.tree.map(lambda leaf: np.empty((self.capacity, *leaf.shape), leaf.dtype), batch)
-            jax.tree.map(lambda into, leaf, row=row: into.__setitem__(row, leaf), chunk, batch)
-        return chunk
+
+def read_chunk(stream: Stream, capacity: int, start: int, count: int) -> Any:
+    """`count` batches one after the other, as a compiled chunk wants them; whatever the memory holds after them.
+
+    It is new memory each time: the device may still read the last one, or keep this one as it is.
+    """
+    chunk: Any = None
+    for row in range(count):
+        batch = stream.read(start + row)
+        if chunk is None:
+            chunk = jax.tree.map(lambda leaf: np.empty((capacity, *leaf.shape), leaf.dtype), batch)
+        jax.tree.map(lambda into, leaf, row=row: into.__setitem__(row, leaf), chunk, batch)
+    return chunk
 
 
 def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x", "y"), seed: int = 0) -> Stream:

@@ -15,6 +15,7 @@ import jax
 from fdl.core import Copies, Layer, Tree
 
 Report = Callable[[str, Layer, tuple[Any, ...], Any], None]
+Around = Callable[[Any, Any, str], Any]
 
 
 def attach(layer: Layer, report: Report, path: str = "", *, copies: bool = True) -> Layer:
@@ -32,38 +33,55 @@ def attach(layer: Layer, report: Report, path: str = "", *, copies: bool = True)
     head (5, 2)
     (model) (5, 2)
     """
-    if isinstance(layer, Tap):
+    return wrap(layer, lambda inner, original, path: Tap(inner, original, path, report), path, copies=copies)
+
+
+def wrap(layer: Layer, around: Around, path: str = "", *, copies: bool = True, functions: bool = False) -> Any:
+    """The model with `around(inner, original, path)` in place of each layer in it; `inner` has its parts wrapped.
+
+    With `functions` also in place of the plain functions in containers; `copies` is as for `attach`.
+    """
+    if isinstance(layer, Wrapper):
         return layer
     within = {} if isinstance(layer.specs(), Copies) and not copies else layer.parts()
-    parts = {
-        name: _attach_part(part, report, f"{path}/{name}" if path else name, copies) for name, part in within.items()
-    }
-    return Tap(layer.replace_parts(parts) if parts else layer, layer, path, report)
 
+    def part(each: Any, path: str) -> Any:
+        if isinstance(each, tuple):
+            return tuple(part(item, f"{path}/{i}") for i, item in enumerate(each))
+        if isinstance(each, Layer):
+            return wrap(each, around, path, copies=copies, functions=functions)
+        return around(each, each, path) if functions and callable(each) else each
 
-def _attach_part(part: Any, report: Report, path: str, copies: bool) -> Any:
-    if isinstance(part, tuple):
-        return tuple(_attach_part(item, report, f"{path}/{i}", copies) for i, item in enumerate(part))
-    return attach(part, report, path, copies=copies) if isinstance(part, Layer) else part
+    parts = {name: part(each, f"{path}/{name}" if path else name) for name, each in within.items()}
+    return around(layer.replace_parts(parts) if parts else layer, layer, path)
 
 
 @dataclass(frozen=True)
-class Tap(Layer):
-    """`inner`, reporting as `original` at `path`; its other attributes and named methods are those of `inner`."""
+class Wrapper(Layer):
+    """`inner` at `path`, and under another name nothing else: its attributes and named methods are those of `inner`.
 
-    inner: Layer
-    original: Layer
+    A subclass writes `apply`. `inner` may be a plain function.
+    """
+
+    inner: Any
+    original: Any
     path: str
-    report: Report
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def parts(self) -> dict[str, Any]:
-        return {"inner": self.inner}
+        return {"inner": self.inner} if isinstance(self.inner, Layer) else {}
 
     def specs(self) -> Tree:
-        return self.inner.specs()
+        return self.inner.specs() if isinstance(self.inner, Layer) else {}
+
+
+@dataclass(frozen=True)
+class Tap(Wrapper):
+    """`inner`, reporting as `original` at `path`."""
+
+    report: Report
 
     def apply(
         self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ except ImportError:  # Windows has no such locks
 
 from fdl.errors import InputError
 from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.crash import CRASH, Latest, write_crash
 from fdl.runs.files import plain, write_json
 from fdl.runs.manifest import describe, now
 
@@ -30,7 +32,11 @@ class RunFolderError(OSError):
 
 
 def new_folder(runs: str | os.PathLike[str], experiment: str) -> Path:
-    """A path for a new run, `runs/<experiment>/<id>`; ids sort by time (UTC). Nothing is created."""
+    """A path for a new run, `runs/<experiment>/<id>`; ids sort by time (UTC). Nothing is created.
+
+    Of the experiment's name, that of a file, letters, digits and " _.-" stay: `...py` must not lead out of `runs`.
+    """
+    experiment = re.sub(r"[^\w .-]", "_", experiment).strip(". ") or "experiment"
     time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     return Path(runs) / experiment / f"{time}-{secrets.token_hex(4)}"
 
@@ -41,6 +47,8 @@ class RunFolder:
     - config.json: the config; manifest.json: status and origin. Both appear whole or not at all.
     - metrics.jsonl: an object a step, `{"step": 1, "train/loss": 2.3}`, and one an evaluation; whole lines only.
     - result.json: the final metrics, written last: where it is, the run finished and everything else is complete.
+    - crash.json: of a run that ended as it should not have: the step, the last metrics, the traceback, all the manifest
+      says. repro.npz and repro.py beside it where a loss was no longer finite, see `fdl.runs.repro`.
     - checkpoints/: see `fdl.runs.checkpoints`.
 
     Only one process writes a folder at a time: metrics.jsonl is locked while it does.
@@ -61,6 +69,7 @@ class RunFolder:
         self, folder: str | os.PathLike[str], *, config: Any = None, seed: Any = 0, resume: bool = False
     ) -> None:
         self.path, self.config, self.seed, self.resume = Path(folder), config, seed, resume
+        self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
 
     def __enter__(self) -> RunFolder:
@@ -99,6 +108,7 @@ class RunFolder:
 
     def append(self, steps: Any, columns: Mapping[str, Any]) -> None:
         """One line for each of `steps`, the values of all `columns` beside it."""
+        self.latest(steps, columns)
         data = _lines({"step": steps, **columns}).encode()
         with self._explained():
             try:
@@ -145,13 +155,19 @@ class RunFolder:
             if isinstance(error, InputError) and not begun:
                 self._withdraw()  # what could be known to be wrong before it started was never a run
             elif not (self.path / "result.json").exists():
-                self._set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
+                interrupted = isinstance(error, KeyboardInterrupt)
+                if error is not None and not interrupted:
+                    write_crash(self.path, error, **self._known())
+                self._set_status("interrupted" if interrupted else "failed", error)
         except OSError as problem:
             if error is None:
                 raise
             error.add_note(f"and {self.path} could not be brought up to date: {problem}")
         finally:
             self._metrics.close()
+
+    def _known(self) -> dict[str, Any]:
+        return {"step": self.latest.step, "metrics": self.latest.metrics, "config": self.config, **self._origin}
 
     def _reopen(self) -> None:
         """Takes over the folder of a run that did not finish."""
@@ -178,6 +194,8 @@ class RunFolder:
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         with self._explained():
+            for name in (CRASH, "repro.npz", "repro.py"):  # what is there at the end is of this attempt
+                (self.path / name).unlink(missing_ok=True)
             self._set_status("running")
 
     def _differs(self, name: str) -> str:

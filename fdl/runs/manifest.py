@@ -16,7 +16,8 @@ from typing import Any
 import fdl
 from fdl.runs.files import plain
 
-LIBRARIES = ("jax", "jaxlib", "optax", "numpy")
+LIBRARIES = ("jax", "jaxlib", "optax", "numpy", "safetensors")
+NUMERICS = ("default_prng_impl", "threefry_partitionable", "enable_x64", "default_matmul_precision")  # of jax.config
 
 
 def describe(config: Any, seed: Any) -> dict[str, Any]:
@@ -34,8 +35,30 @@ def describe(config: Any, seed: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "numerics": numerics(),
         "git": git_state(_source_folder(config)),
     }
+
+
+def numerics() -> dict[str, Any]:
+    """What decides bits beside code, seed and versions: generator of random numbers, precisions, flags, processor."""
+    import jax
+
+    config = {name: getattr(jax.config, f"jax_{name}", None) for name in NUMERICS}
+    flags = {name: os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
+    return {**config, **flags, "processes": jax.process_count(), "cores": cores(), "cpu": processor()}
+
+
+def processor() -> dict[str, str | None]:
+    """The model of the CPU, and a hash of its instruction sets: other ones sum in another order."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {"model": platform.processor() or None, "flags": None}
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    sets = known.get("flags", known.get("Features"))
+    hashed = sets and hashlib.sha256(" ".join(sorted(sets.split())).encode()).hexdigest()[:16]
+    return {"model": known.get("model name", platform.processor() or None), "flags": hashed}
 
 
 def cores() -> int:

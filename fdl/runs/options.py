@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import io
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 from fdl.errors import InputError
+from fdl.runs.progress import clean, say
 
 
 class Option(NamedTuple):
@@ -35,15 +39,20 @@ def parse(module: ModuleType, file: str, arguments: list[str], command: str, own
         raise InputError(
             f"{file}: Config has a field {taken[0]!r}, which is an option of fdl {command} itself; rename it"
         )
+    told = io.StringIO()  # it repeats what was typed as it was typed
     try:
-        return tyro.cli(
-            _options(module.Config, own),
-            args=arguments,
-            prog=f"fdl {command} {file}",
-            description=inspect.cleandoc(module.__doc__ or ""),
-        )
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                _options(module.Config, own),
+                args=arguments,
+                prog=clean(f"fdl {command} {file}"),
+                description=clean(inspect.cleandoc(module.__doc__ or "")),
+            )
     except ValueError as error:
         raise InputError(f"{file}: Config: {error}") from error
+    finally:
+        if told.getvalue():
+            say(sys.stderr, told.getvalue().rstrip())
 
 
 def _options(config: type, own: Sequence[Option]) -> type:

@@ -163,7 +163,7 @@ def show_result(metrics: Mapping[str, float], folder: str) -> None:
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             say(sys.stdout, f"{name:<{width}}  {value:>12}")
-        say(sys.stdout, clean(folder))
+        say(sys.stdout, folder)
         return
     from rich.table import Table
     from rich.text import Text
@@ -178,9 +178,9 @@ def show_result(metrics: Mapping[str, float], folder: str) -> None:
 
 
 def say(file: TextIO, text: str) -> None:
-    """Prints a line; a reader who went away (`| head`) or a full disk must not end a run that took hours."""
+    """Prints lines, `clean`; a reader who went away (`| head`) or a full disk must not end a run that took hours."""
     try:
-        print(text, file=file, flush=True)
+        print(clean(text), file=file, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 

@@ -19,6 +19,8 @@ from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.recipe import Hyper
+from fdl.training.rewind import Moment
+from fdl.training.sentinel import Sentinel
 from fdl.training.snapshot import flat, put
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
@@ -81,6 +83,7 @@ class Trained:
       steps: name -> [n].
       ended: the number of steps taken; best_step: 0 where nothing was selected.
       failed: the step at which the loss was no longer finite, 0 = never.
+      moment: how the first of them failed; see `fdl.training.sentinel`.
       seconds, waited: of training, and of waiting for the data of a stream.
     """
 
@@ -91,6 +94,7 @@ class Trained:
     ended: np.ndarray
     best_step: np.ndarray
     failed: np.ndarray
+    moment: Moment | Exception | None
     seconds: float
     waited: float | None
     programs: Programs
@@ -141,7 +145,8 @@ class Driver:
         self.total, self.count = self.experiment.total_steps(), chunk or 1
         self.history: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.pending: deque[Callable[[], None]] = deque()
-        self.ended, self.failed = np.full(key.shape, self.total), np.zeros(key.shape, int)
+        self.ended = np.full(key.shape, self.total)
+        self.sentinel = Sentinel(programs, key, hyper, checkpoints)
         self.stopped_at: int | None = None
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
@@ -158,19 +163,21 @@ class Driver:
             part, _, name = path.partition("/")
             parts[part][name] = array
         state = put(self._state(), parts["run"], str(saved.path))
-        self.carry, self.best, self.ended, self.failed = (state[name] for name in ("carry", "best", "ended", "failed"))
+        self.carry, self.best, self.ended = state["carry"], state["best"], state["ended"]
+        self.sentinel.failed = state["failed"]
         self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
         self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
-        return {"carry": self.carry, "best": self.best, "ended": self.ended, "failed": self.failed}
+        return {"carry": self.carry, "best": self.best, "ended": self.ended, "failed": self.sentinel.failed}
 
     def _save(self, step: int) -> None:
         """Starts a checkpoint of all that has been done, and of the history up to here."""
         if self.checkpoints is None:
             return
         self._settle(0)
+        self.sentinel.look_at(step, self.carry)
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         for name, chunks in self.history.items():
             arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
@@ -190,7 +197,7 @@ class Driver:
         """Dispatches chunk after chunk; the host reads the metrics of one while the device runs the next.
 
         Raises:
-          FloatingPointError: the loss of a run is not finite. Members of a sweep go on: they do not touch each other.
+          NonFiniteError: the loss of a run is not finite. Members of a sweep go on: they do not touch each other.
           Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved.
           CheckpointError: a checkpoint could not be written; the one before it is still there.
         """
@@ -198,6 +205,7 @@ class Driver:
         dataset, step = self.experiment.dataset, self.start
         capacity = self.programs.capacity
         self.feed = Prefetch(dataset, capacity, self._plan, self.total, step) if isinstance(dataset, Stream) else None
+        self.sentinel.keep(step, self.carry)
         try:
             while step < self.total and self.stopped_at is None and not self.interrupted():
                 unread = len(self.pending)
@@ -209,8 +217,12 @@ class Driver:
                     self._call_hooks(step)
                 if self._save_is_due(step):
                     self._save(step)
+                if self.sentinel.is_due():
+                    self._settle(0)
+                    self.sentinel.look_at(step, self.carry)
+                    self.sentinel.keep(step, self.carry)
             self._settle(0)
-            self._check_params(step)
+            self.sentinel.look_at(step, self.carry)
             if step > self.start:
                 self._save(step)
             if self.checkpoints is not None:
@@ -260,33 +272,7 @@ class Driver:
         steps = np.arange(start + 1, start + count + 1)
         columns = {name: values[..., column] for column, name in enumerate(self.programs.names)}
         self._keep(steps, {f"train/{name}": column for name, column in columns.items()})
-        self._check_finite(steps, columns)
-
-    def _check_finite(self, steps: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-        """Notes where a loss is not finite; with a loss scale, only where the scale cannot get any smaller."""
-        if "loss" not in columns:
-            return
-        bad = ~np.isfinite(columns["loss"])
-        if "loss_scale" in columns:
-            bad &= columns["loss_scale"] <= 1.0
-        first = steps[bad.argmax(-1)]
-        new = bad.any(-1) & (self.failed == 0) & (first <= self.ended)
-        self.failed = np.where(new, first, self.failed)
-        if bad.any() and not self.programs.members:
-            raise FloatingPointError(
-                f"the training loss is {columns['loss'][bad.argmax()]} at step {first} of {self.total}; "
-                "a smaller learning rate, or clipped gradients, usually keeps it finite"
-            )
-
-    def _check_params(self, step: int) -> None:
-        """The last update is in no loss any more: what it left has to be looked at itself."""
-        bad = ~np.asarray(self.programs.finite(self.carry.train.params))
-        self.failed = np.where(bad & (self.failed == 0), step, self.failed)
-        if bad.any() and not self.programs.members:
-            raise FloatingPointError(
-                f"the parameters are no longer finite after step {step} of {self.total}, where the loss before it was; "
-                "a smaller learning rate, or clipped gradients, usually keeps them finite"
-            )
+        self.sentinel.look(steps, self.history, self.ended)
 
     def _evaluate(self, step: int) -> None:
         arrays, now = self.programs.arrays, self.carry.train
@@ -361,8 +347,8 @@ class Driver:
             last, best = (params, state), (self.best.params, self.best.state)
             params, state = jax.tree.map(partial(_where_found, best_step > 0), best, last)
         waited = None if self.feed is None else self.feed.waited
-        every = (params, state, history, steps, self.ended, best_step, self.failed)
-        return Trained(*every, seconds, waited, self.programs)
+        every = (params, state, history, steps, self.ended, best_step)
+        return Trained(*every, self.sentinel.failed, self.sentinel.moment, seconds, waited, self.programs)
 
 
 def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Array:

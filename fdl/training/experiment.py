@@ -50,6 +50,9 @@ class Experiment:
         those of the whole batch; batch statistics are those of the micro-batches.
       precision: "bfloat16" or "float16": the objective gets parameters (and `fdl.supervised` inputs) in it, while
         parameters, updates, statistics and losses stay float32. float16 has a dynamic scale of the loss.
+      nonfinite: "stop" ends a run whose loss is NaN or infinite, and says where that comes from. "skip" leaves out each
+        step whose loss, parameters or state would be: it counts as a step ("train/skipped" is 1), but changes nothing,
+        the optimizer's own count included; 32 of them in a row end the run after all.
 
     Raises:
       InputError: what cannot be meant, before anything is compiled.
@@ -75,6 +78,7 @@ class Experiment:
     reports: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     accumulate: int = 1
     precision: str | None = None
+    nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         _expect(isinstance(self.task, Task), "task", "an fdl.Task, such as fdl.supervised(model, loss)", self.task)

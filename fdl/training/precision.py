@@ -48,4 +48,6 @@ def compute_inputs(x: Any, params: Any) -> Any:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)] or [jnp.bool_(True)]))
+    """Whether no floating-point leaf of a tree has a NaN or an infinity."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves] or [jnp.bool_(True)]))

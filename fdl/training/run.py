@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from fdl.data.fingerprint import fingerprint
-from fdl.errors import InputError
+from fdl.errors import InputError, NonFiniteError
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
@@ -48,7 +49,9 @@ def run(
 
     Raises:
       InputError: anything that can be known to be wrong before compiling.
-      FloatingPointError: the loss is no longer finite; says at which step.
+      NonFiniteError: a FloatingPointError: the loss is no longer finite. Says at which step, and in its notes where in
+        the model, forward or backward, and in which rows it began; `folder` then has repro.npz and repro.py, which
+        take that step again, alone.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is done, recorded and saved.
       CheckpointError: a checkpoint could not be written; the one before it is still there.
     """
@@ -86,9 +89,10 @@ def execute(
             programs, _ = settled(recipe, lambda recipe: Programs(recipe, key, recipe.values(), chunk))
             hyper = programs.recipe.values()
             if files is None:
-                return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
+                with explained(None, config):
+                    return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
             files.note(programs=[record._asdict() for record in programs.records])
-            with closing(files.checkpoints()) as checkpoints:
+            with closing(files.checkpoints()) as checkpoints, explained(files.path, config):
                 options: Any = {"checkpoints": checkpoints}
                 driver = Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **options)
                 if resume:
@@ -104,6 +108,19 @@ def execute(
         result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info})
         return result
+
+
+@contextmanager
+def explained(folder: Path | None, config: Any) -> Iterator[None]:
+    """Adds to the error of a run that is no longer finite where that comes from."""
+    try:
+        yield
+    except NonFiniteError as error:
+        from fdl.runs.repro import explain
+
+        for line in explain(error.moment, folder, config):
+            error.add_note(line)
+        raise
 
 
 def continued(driver: Driver, checkpoints: Checkpoints, tell: Callable[[str], None]) -> int:

@@ -22,6 +22,7 @@ from fdl.training.sums import as_mean
 from fdl.training.task import Outcome, Task
 
 Metrics = dict[str, jax.Array]
+NONFINITE = ("stop", "skip")
 Monitor = Callable[[Any, Any, Any, Any], Mapping[str, Any]]
 
 
@@ -48,9 +49,12 @@ class Update:
     precision: str | None = None
     trainable: Rules[bool] = ()
     monitor: Monitor | None = None
+    nonfinite: str = "stop"
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer, descends=self.task.step is None)
+        if self.nonfinite not in NONFINITE:
+            raise InputError(f"nonfinite: expected one of {NONFINITE}, got {self.nonfinite!r}")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(f"precision: expected None or one of {PRECISIONS}, got {self.precision!r}")
         if self.task.step is not None:
@@ -72,10 +76,14 @@ class Update:
     def __call__(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         if self.augment is not None:
             batch = self.augment(batch, fold(key, "augment"))
-        if self.task.step is None:
-            return self._descend(now, batch, key)
+        new, metrics = (self._descend if self.task.step is None else self._own)(now, batch, key)
+        return _skipped(now, new, metrics) if self.nonfinite == "skip" else (new, metrics)
+
+    def _own(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        """A step that is the task's."""
+        task_step: Any = self.task.step
         optimizer = optax.with_extra_args_support(self.optimizer)
-        *new, metrics = self.task.step(*now[:3], batch, key=key, optimizer=optimizer)
+        *new, metrics = task_step(*now[:3], batch, key=key, optimizer=optimizer)
         values = {name: as_mean(name, metric).value() for name, metric in metrics.items()}
         return keep_types(TrainState(*new), now), _named(values, scheduled(new[2], self.optimizer))
 
@@ -103,6 +111,14 @@ class Update:
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, now)
         scaled = kept._replace(loss_scale=adjust(now.loss_scale, finite))
         return scaled, _named(metrics, {"loss_scale": now.loss_scale.scale, "skipped": ~finite})
+
+
+def _skipped(now: TrainState, new: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+    """The step with all of it left out where its loss, or what it would have left, is not finite."""
+    finite = all_finite((metrics.get("loss", jnp.float32(0)), new.params, new.state))
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, now)
+    overflow = False if now.loss_scale is None else metrics.pop("skipped")  # float16 has adjusted its scale by it
+    return kept._replace(loss_scale=new.loss_scale), _named(metrics, {"skipped": jnp.logical_or(overflow, ~finite)})
 
 
 class StepState(NamedTuple):
@@ -138,7 +154,7 @@ def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any)
     Args:
       objective: (params, state, batch, *, key, train) -> `fdl.Outcome`, with losses per example.
       optimizer: any Optax transformation.
-      options: accumulate, precision, trainable, monitor and augment, as in `fdl.Experiment`.
+      options: accumulate, precision, trainable, monitor, augment and nonfinite, as in `fdl.Experiment`.
 
     Returns:
       The step; `step.init(params, state, key=key)` makes its first state. `fdl.run` takes the very same steps.

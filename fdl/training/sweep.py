@@ -26,6 +26,7 @@ from fdl.training.executables import Programs, side_by_side
 from fdl.training.experiment import Experiment
 from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, weak_column
 from fdl.training.rehearsal import rehearse
+from fdl.training.rewind import Moment
 from fdl.training.run import continued, interruptible, run_key
 from fdl.training.sweep_result import Bucket, SweepResult
 
@@ -60,7 +61,8 @@ def sweep(
       over: {field: values, ...} for every combination, or a list of {field: value} for just these; None = the config.
       seeds: each setting is trained with each of them.
       folder: a new folder for config, manifest, checkpoints of each block of members, members.csv, the picture
-        sweep.png (with matplotlib) and result.json, the means over members; None writes nothing.
+        sweep.png (with matplotlib) and result.json, the means over members; where one fails, repro.npz and repro.py,
+        which take its step again. None writes nothing.
       resume: `folder` is that of a sweep that was interrupted: goes on from its newest verified checkpoints.
       chunk, hooks: as for `fdl.run`; an event has `members`, and metrics [members].
       devices: members are divided over them; None = all there are.
@@ -68,7 +70,8 @@ def sweep(
       halving: 2 stops all but the better half of the members after evaluation 1, of those that are left after
         evaluations 2, 4, 8, ...; 3 all but a third after 1, 3, 9, ...: successive halving (Jamieson & Talwalkar,
         2016). Better is what `select` of the experiment says. The members of a program compete with each other.
-      tell: gets a line for each program before it starts, and for each field that could not be traced.
+      tell: gets a line for each program before it starts, for each field that could not be traced, and for how the
+        first member of a block failed whose loss was no longer finite.
       display: (experiment, members) -> context manager of a watcher, entered for every block of members.
 
     Floats are arguments of the program. Fields of another type, and floats that `build` turns into a Python number or a
@@ -100,15 +103,15 @@ def sweep(
     for seed in seeds:
         run_key(seed)  # refuses what is none before anything starts
     say, where = tell or (lambda line: None), list(jax.devices() if devices is None else devices)
-    options = _Options(build, chunk, hooks, where, max_members, halving, resume, say, display)
+    options = _Options(build, chunk, hooks, where, max_members, halving, resume, say, display, None)
     if folder is None:
         if resume:
             raise InputError("sweep: resume needs the folder of the sweep")
-        return _trained(members, options, None)
+        return _trained(members, options)
     told = {"seeds": list(seeds), "settings": config_hash(settings)}
     with RunFolder(folder, config=config, seed=told, resume=resume) as files:
         files.note(over=over)
-        result = _trained(members, options, files)
+        result = _trained(members, dataclasses.replace(options, files=files))
         result.to_csv(files.path / "members.csv")
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
@@ -130,6 +133,7 @@ class _Options:
     resume: bool
     say: Callable[[str], None]
     display: Display | None
+    files: RunFolder | None
 
     def __post_init__(self) -> None:
         if not self.devices:
@@ -139,7 +143,7 @@ class _Options:
             raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
 
 
-def _trained(members: list[Member], options: _Options, files: RunFolder | None) -> SweepResult:
+def _trained(members: list[Member], options: _Options) -> SweepResult:
     """Program after program."""
     results: list[Bucket] = []
     everything = frozenset(traced_fields(members[0].config))
@@ -159,6 +163,7 @@ def _trained(members: list[Member], options: _Options, files: RunFolder | None) 
             continue
         name = f"program {len(results) + 1}"
         options.say(f"{name}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {group.sharing()}")
+        files = options.files
         results.append(group.train(None if files is None else partial(files.checkpoints, name.replace(" ", "-"))))
     return SweepResult.of(members, results)
 
@@ -274,7 +279,7 @@ class _Group:
         options, experiment = self.options, self.recipe.experiment
         keys, hyper = self._block(self.programs.recipe, first)
         more: Any = {"reports": [self.reports[i] for i in self._rows(first)], "rungs": self._rungs()}
-        watchers: list[Watcher] = []
+        watchers: list[Watcher] = [] if options.files is None else [options.files.latest]
         with ExitStack() as stack:
             if options.display is not None:
                 count = min(self.block, len(self.members) - first)
@@ -286,7 +291,22 @@ class _Group:
             driver = Driver(self.programs, keys, hyper, *common, checkpoints=saved, **more)
             if options.resume and saved is not None:
                 continued(driver, saved, options.say)
-            return driver.drive()
+            trained = driver.drive()
+        self._explain(trained.moment, first)
+        return trained
+
+    def _explain(self, moment: Moment | Exception | None, first: int) -> None:
+        """Tells how the first member of a block that failed did so; the folder of the sweep gets one such step."""
+        if moment is None:
+            return
+        from fdl.runs.repro import explain
+
+        number = min(first + (getattr(moment, "member", None) or 0), len(self.members) - 1)
+        member = self.members[number]
+        name = ", ".join([*(f"{name}={value!r}" for name, value in member.setting.items()), f"seed {member.seed}"])
+        folder = None if self.options.files is None else self.options.files.path
+        for line in explain(moment, folder, member.config, f"the member {name}"):
+            self.options.say(line)
 
     def _rungs(self) -> dict[int, tuple[int, int]]:
         """Of successive halving: step of a rung -> how many of how many members go on after it."""

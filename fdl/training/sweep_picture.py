@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fdl.errors import InputError, did_you_mean
+from fdl.runs.progress import label
 from fdl.training.sweep_result import SweepResult
 
 COLOURS = "viridis"  # ordered, and told apart by the colour-blind and in grey
@@ -44,7 +45,7 @@ def draw(result: SweepResult, path: str | os.PathLike[str], metric: str | None =
     _curves(panels[-1], result, "train/loss" if once else metric, names[0] if names else None)
     lost = int((~np.isfinite(values)).sum())
     if lost:
-        figure.suptitle(f"{lost} of {len(values)} members have no {metric}", fontsize="small")
+        figure.suptitle(f"{lost} of {len(values)} members have no {_text(metric)}", fontsize="small")
     figure.savefig(path, dpi=dpi)
 
 
@@ -72,8 +73,8 @@ def _against(axis: Any, name: str, at: list[Any], values: np.ndarray, metric: st
     if numbers and len(places) > 1 and places[0] > 0 and places[-1] / places[0] > 20:
         axis.set_xscale("log")
     if not numbers:
-        axis.set_xticks(range(len(levels)), [str(level) for level in levels])
-    axis.set(xlabel=name, ylabel=metric)
+        axis.set_xticks(range(len(levels)), [_text(level) for level in levels])
+    axis.set(xlabel=_text(name), ylabel=_text(metric))
     axis.grid(alpha=0.25)
 
 
@@ -89,15 +90,22 @@ def _curves(axis: Any, result: SweepResult, metric: str, name: str | None) -> No
         rows, x = _thinned(history[[value == level for value in at]], steps)
         if not len(x):
             continue
-        text = f"{level:.3g}" if isinstance(level, float) else str(level)
+        text = f"{level:.3g}" if isinstance(level, float) else _text(level)
         axis.plot(x, np.nanmean(rows, 0), "-" if len(x) > 1 else "o", color=colour, linewidth=1.4, label=text)
         axis.fill_between(x, np.nanmin(rows, 0), np.nanmax(rows, 0), color=colour, alpha=0.15, linewidth=0)
-    axis.set(xlabel="steps", ylabel=metric)
+    axis.set(xlabel="steps", ylabel=_text(metric))
     if metric.endswith("loss") and (history[np.isfinite(history)] > 0).all():
         axis.set_yscale("log")
     axis.grid(alpha=0.25)
     small = {"fontsize": "x-small", "title_fontsize": "x-small"}
-    axis.legend(title=name, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), **small)  # beside the curves
+    axis.legend(
+        title=name and _text(name), frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02), **small
+    )  # beside the curves
+
+
+def _text(value: Any) -> str:
+    """On one line, and no formula: between two dollar signs matplotlib would see one."""
+    return label(str(value)).replace("$", r"\$")
 
 
 def _thinned(rows: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fdl.errors import InputError, did_you_mean
+from fdl.runs.progress import label
 from fdl.training.driver import Result, Trained
 
 
@@ -166,12 +167,20 @@ class SweepResult:
         draw(self, path, metric)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes `rows` as a table with a header."""
-        rows = self.rows()
+        """Writes `rows` as a table with a header; a text that a spreadsheet would compute gets a "'" in front."""
+        rows = [{_cell(name): _cell(value) for name, value in row.items()} for row in self.rows()]
         with Path(path).open("w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _cell(value: Any) -> Any:
+    """Text without control characters, and none that a spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = label(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:

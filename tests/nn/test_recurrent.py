@@ -392,7 +392,7 @@ def test_an_error_inside_names_the_path():
     model = nn.Serial(body=Bidirectional(LSTM(3, 2), LSTM(4, 2)))
     with pytest.raises(fdl.InputError) as error:
         model(fdl.init(model, jax.random.key(0))[0], X)
-    assert error.value.__notes__ == ["in layer body/backward"]
+    assert error.value.__notes__[0] == "in layer body/backward"
     stack = StackedRNN(LSTM(3, 2), top=GRU(3, 2))
     with pytest.raises(fdl.InputError) as error:
         stack.unroll(fresh(stack), X)

@@ -87,6 +87,11 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert manifest["versions"]["jax"] == jax.__version__
     assert manifest["device"]["count"] == jax.device_count()
     assert manifest["config_hash"] == config_hash(Config())
+    told = {"default_prng_impl": "threefry2x32", "threefry_partitionable": True, "enable_x64": False}
+    assert told.items() <= manifest["numerics"].items()
+    names = {"default_matmul_precision", "XLA_FLAGS", "processes", "cores", "cpu"}
+    assert names <= manifest["numerics"].keys()
+    assert manifest["numerics"]["cpu"]["model"]
     names = ["config.json", "manifest.json", "metrics.jsonl", "result.json"]
     assert sorted(file.name for file in folder.path.iterdir()) == names
 

@@ -24,7 +24,7 @@ import fdl
 from fdl import nn
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.folder import RunFolder
-from tests.training.test_run import assert_same_bits
+from tests.training.test_run import arrays, assert_same_bits
 from tests.training.test_sweep import Config, build
 
 REPOSITORY = Path(__file__).parents[2]

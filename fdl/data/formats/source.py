@@ -86,6 +86,8 @@ def damage(name: str, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{name}: expected {what} that fits into memory, got more than that") from None
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: expected {what}, got a damaged one ({reason[:200]})") from None

@@ -1,0 +1,59 @@
+"""What led up to an error inside a layer: the path of the layer, and the shapes of what went before."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+
+LINES = 10  # of the table
+_inside: ContextVar[bool] = ContextVar("inside a layer", default=False)
+
+
+def on_error(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply` or `__call__` of a layer; an error out of the outermost one gets notes that say where it rose.
+
+    Where there is no error, nothing is recorded. Where there is one, the call is made once more with a tap on every
+    layer, in the same trace and with the same arguments.
+    """
+
+    @functools.wraps(method)
+    def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
+        if _inside.get():
+            return method(layer, *arguments, **keywords)
+        token = _inside.set(True)
+        try:
+            return method(layer, *arguments, **keywords)
+        except (MemoryError, jax.errors.JaxRuntimeError):  # once more would be no better
+            raise
+        except Exception as error:
+            _explain(error, layer, method.__name__, arguments, keywords)
+            raise
+        finally:
+            _inside.reset(token)
+
+    return call
+
+
+def _explain(error: Exception, layer: Any, name: str, arguments: Any, keywords: Any) -> None:
+    from fdl.inspect.trace import Trace
+
+    trace = Trace()
+    try:
+        with jax.debug_key_reuse(False):  # the same key a second time, on purpose
+            getattr(trace.on(layer), name)(*arguments, **keywords)
+    except Exception as again:
+        if type(again) is type(error) and trace.failed is not None and trace.failed.path:
+            _note_path(error, trace.failed.path)
+            error.add_note(trace.table(LINES))
+
+
+def _note_path(error: Exception, path: str) -> None:
+    """The containers have noted what they know of the path; a layer of the user's own may know less."""
+    prefix = "in layer "
+    for note in [note for note in getattr(error, "__notes__", []) if note.startswith(prefix)]:
+        error.__notes__.remove(note)
+    error.add_note(prefix + path)

@@ -1,0 +1,123 @@
+"""The sentinel of a run: sees the first value that is not finite, and finds the step that made it.
+
+It costs the compiled program nothing: the losses are looked at on the host, where they go anyway, and the state before
+a bad step is not kept but computed again, from one that is copied to the host once a minute.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fdl.errors import NonFiniteError
+from fdl.runs.checkpoints import Checkpoints
+from fdl.training.executables import Programs
+from fdl.training.programs import Carry
+from fdl.training.recipe import Hyper
+from fdl.training.rewind import Kept, Moment, rewound
+from fdl.training.snapshot import flat
+
+KEPT_EVERY = 60.0  # seconds: no more than that is to be computed again
+KEPT_BYTES = 2**28  # larger states are not copied: their checkpoints serve, or the beginning
+STUCK = 32  # steps skipped in a row that end a run: the loss scale of float16 may need 24 to find its place
+CARRY = "run/carry/"  # where a checkpoint has it
+History = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
+
+
+class Sentinel:
+    """Of one run, or of many side by side.
+
+    Attributes:
+      failed: the step at which a loss was no longer finite, or after which parameters were not, 0 = never.
+      moment: of the first that failed; the exception where it could not be found again.
+    """
+
+    def __init__(self, programs: Programs, key: jax.Array, hyper: Hyper, checkpoints: Checkpoints | None) -> None:
+        self.programs, self.key, self.hyper, self.checkpoints = programs, key, hyper, checkpoints
+        self.failed = np.zeros(key.shape, int)
+        self.moment: Moment | Exception | None = None
+        self._kept: Kept | None = None
+        self._kept_at = -math.inf
+
+    def is_due(self) -> bool:
+        """Whether a state is to be kept."""
+        return time.monotonic() - self._kept_at > KEPT_EVERY
+
+    def keep(self, step: int, carry: Carry) -> None:
+        """Keeps the state after `step` to go back to; everything up to there has been looked at."""
+        self._kept_at = time.monotonic()
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(carry)) <= KEPT_BYTES:
+            self._kept = Kept(step, flat(carry))
+
+    def look(self, steps: np.ndarray, history: History, ended: np.ndarray) -> None:
+        """Looks at the losses of a chunk, the last in the history.
+
+        With a loss scale, a step that was skipped to halve it is as it should be.
+
+        Raises:
+          NonFiniteError: there is one that is not finite, and this is no sweep, whose members do not touch each other.
+        """
+        if "train/loss" not in history:
+            return
+        loss = history["train/loss"][-1][1]
+        if self.programs.recipe.experiment.nonfinite == "skip":
+            bad, said = _stuck(history["train/skipped"]), f"the last {STUCK} steps were all skipped"
+        else:
+            bad, said = ~np.isfinite(loss), f"the training loss is {loss.flat[(~np.isfinite(loss)).argmax()]}"
+            if "train/loss_scale" in history:
+                bad &= (history["train/loss_scale"][-1][1] <= 1.0) | (history["train/skipped"][-1][1] == 0)
+        first = steps[bad.argmax(-1)]
+        self._fail(bad.any(-1) & (first <= ended), first, said + " at step", "it")
+
+    def look_at(self, step: int, carry: Carry) -> None:
+        """Looks at the parameters: what the last update left is in no loss yet.
+
+        Raises:
+          NonFiniteError: as above.
+        """
+        bad = ~np.asarray(self.programs.finite(carry.train.params))
+        self._fail(bad, np.full(bad.shape, step), "the parameters are no longer finite after step", "them")
+
+    def _fail(self, bad: np.ndarray, first: np.ndarray, said: str, what: str) -> None:
+        new = bad & (self.failed == 0)
+        if not new.any():
+            return
+        self.failed = np.where(new, first, self.failed)
+        if self.moment is None:
+            member = np.unravel_index(np.where(new, first, np.iinfo(int).max).argmin(), new.shape)
+            try:
+                self.moment = self._moment(int(first[member]), tuple(map(int, member)))
+            except Exception as error:  # it must not hide what it is about
+                self.moment = error
+        if self.programs.members:
+            return
+        total = self.programs.recipe.experiment.total_steps()
+        raise NonFiniteError(
+            f"{said} {first} of {total}; a smaller learning rate, or clipped gradients, usually keeps {what} finite",
+            self.moment,
+        )
+
+    def _moment(self, failed: int, member: tuple[int, ...]) -> Moment:
+        kept = self._kept
+        if kept is None:
+            saved = None if self.checkpoints is None else self.checkpoints.newest()[0]
+            if saved is not None:
+                arrays = saved.arrays.items()
+                kept = Kept(saved.step, {p.removeprefix(CARRY): a for p, a in arrays if p.startswith(CARRY)})
+            else:
+                kept = Kept(0, flat(self.programs.begin(self.key, self.hyper)[0]))
+        return rewound(self.programs, self.key, self.hyper, kept, failed, member)
+
+
+def _stuck(skipped: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Where in the last chunk so many steps have been skipped in a row, over the borders of chunks."""
+    size = skipped[-1][1].shape[-1]
+    values = np.concatenate([values for _, values in skipped[-STUCK:]], -1) > 0  # a chunk has one step at least
+    before = np.zeros((*values.shape[:-1], STUCK - 1), bool)
+    values = np.concatenate([before, values], -1)[..., -(size + STUCK - 1) :]
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(values, STUCK, -1).all(-1))
