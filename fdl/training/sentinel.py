@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fdl.errors import NonFiniteError
