@@ -35,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ import tyro  # noqa: E402
 from experiments.benchmarks import job  # noqa: E402
 from experiments.benchmarks.load import Watch  # noqa: E402
 from experiments.benchmarks.peer_worker import LIMIT, OURS, VARIANTS, Variant, workload  # noqa: E402
+from experiments.benchmarks.scaling import CURVES  # noqa: E402
 
 WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "decoding")
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
@@ -116,17 +117,12 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, Path(folder), results)
         for name in options.workloads:
-            bench.compare(name)
-            results.write()
-        if options.cache:
-            bench.cached([name for name in CACHED if name in options.workloads])
-            results.write()
-        if options.scaling and "mlp" in options.workloads:
-            from experiments.benchmarks.scaling import CURVES
-
-            for axis, sizes in CURVES.items():
-                bench.scale(axis, sizes[:2] if options.smoke else sizes)
-            results.write()
+            bench.attempt(name, bench.compare, name)
+        for name in CACHED if options.cache else ():
+            if name in options.workloads:
+                bench.attempt(f"{name}, compilation cache", bench.cached, name)
+        for axis, sizes in CURVES.items() if options.scaling and "mlp" in options.workloads else ():
+            bench.attempt(f"mlp by {axis}", bench.scale, axis, sizes[:2] if options.smoke else sizes)
     print(f"\n{results.about['minutes']} minutes")
     if options.output is not None:
         from experiments.benchmarks.peers_picture import draw
@@ -144,6 +140,15 @@ class Bench:
         self.options, self.folder, self.results = options, folder, results
         self.samples = 1 if options.smoke else options.samples
 
+    def attempt(self, name: str, call: Callable[..., None], *arguments: Any) -> None:
+        """A part of the measurement; where its data could not be made, that is noted, and the rest goes on."""
+        try:
+            call(*arguments)
+        except Skipped as reason:
+            self.results.skipped.append({"workload": name, "variant": "all", "reason": str(reason)})
+            print(f"skipped: {name}: {reason}", flush=True)
+        self.results.write()
+
     def compare(self, name: str) -> None:
         """All variants of a workload."""
         folder = self.prepare(name, {})
@@ -157,25 +162,22 @@ class Bench:
         self.results.rows += [r | agreement(losses[r["variant"]], losses[LIMIT], work) for r in rows]
         show(workload(name).__doc__ or "", self.results.rows[-len(rows) :])
 
-    def cached(self, names: list[str]) -> None:
+    def cached(self, name: str) -> None:
         """The first step with a compilation cache: what filled it, and what found it full."""
-        for name in names:
-            folder = self.prepare(name, {})
-            chosen = [v for v in VARIANTS if v.name in (OURS, LIMIT, "Equinox") and v.name in self.options.variants]
-            for variant in chosen:
-                with tempfile.TemporaryDirectory() as cache:
-                    extra = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": cache}
-                    extra |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-                    cold = self.take(name, [variant], folder, extra, 1)
-                    warm = self.take(name, [variant], folder, extra)
-                if cold and warm:
-                    first, later = row(variant.name, cold), row(variant.name, warm)
-                    found = {"cold_first_step": first["first_step"], "warm_first_step": later["first_step"]}
-                    found |= {"cold_end_to_end": first["end_to_end"], "warm_end_to_end": later["end_to_end"]}
-                    self.results.rows.append({"kind": "cache", "workload": name, "variant": variant.name, **found})
-                    print(
-                        f"{name}, {variant.name}, compilation cache: " + ", ".join(f"{k} {v}" for k, v in found.items())
-                    )
+        folder = self.prepare(name, {})
+        for variant in VARIANTS:
+            if variant.name not in (OURS, LIMIT, "Equinox") or variant.name not in self.options.variants:
+                continue
+            with tempfile.TemporaryDirectory() as cache:
+                extra = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": cache}
+                extra |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+                cold = self.take(name, [variant], folder, extra, 1)
+                warm = self.take(name, [variant], folder, extra)
+            if cold and warm:
+                rows = {"cold": row(variant.name, cold), "warm": row(variant.name, warm)}
+                found = {f"{state}_{key}": r[key] for key in ("first_step", "end_to_end") for state, r in rows.items()}
+                self.results.rows.append({"kind": "cache", "workload": name, "variant": variant.name, **found})
+                print(f"{name}, {variant.name}, compilation cache: " + ", ".join(f"{k} {v}" for k, v in found.items()))
 
     def scale(self, axis: str, sizes: list[dict[str, Any]]) -> None:
         """The dense network of W2 as one size of it grows."""
@@ -196,7 +198,9 @@ class Bench:
         sizes = {"workload": name, **module.SIZES, **changed, **(module.SMOKE if self.options.smoke else {})}
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         command = [sys.executable, "-m", "experiments.benchmarks.job", json.dumps(sizes), str(folder)]
-        subprocess.run(command, env=environment(), check=True, cwd=ROOT)
+        done = bounded(command, environment(), self.options.timeout)
+        if done.returncode:
+            raise Skipped(last_line(done))
         return folder
 
     def take(
@@ -227,13 +231,18 @@ class Bench:
             done = bounded(command, env, self.options.timeout)
             seconds, disturbed = watch.read()
         if done.returncode:
-            raise Skipped((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300])
+            raise Skipped(last_line(done))
         answer = json.loads(done.stdout.splitlines()[-1])
         return answer | {"end_to_end": seconds - answer["after_first_run"], "process_disturbed": disturbed}
 
 
 class Skipped(Exception):  # noqa: N818
     """Why a variant has no result."""
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a process has complained of."""
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
 
 
 def bounded(command: list[str], env: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:

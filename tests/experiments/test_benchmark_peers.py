@@ -125,6 +125,15 @@ def test_a_variant_that_hangs_or_fails_is_left_out_and_the_others_stay(tmp_path,
     assert "skipped: mlp, Keras" in capsys.readouterr().out
 
 
+def test_a_workload_whose_data_cannot_be_made_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setitem(workload("gcn").SIZES, "nodes", -1)
+    results = peers.Results(None)
+    bench = peers.Bench(peers.Options(), tmp_path, results)
+    bench.attempt("gcn", bench.compare, "gcn")
+    assert [(row["workload"], row["variant"]) for row in results.skipped] == [("gcn", "all")]
+    assert "negative" in results.skipped[0]["reason"]
+
+
 def test_a_process_that_takes_too_long_ends_with_what_it_started(tmp_path):
     """Its child holds the pipe: a wait for the end of the output would be one for the child."""
     command = ["sh", "-c", "sleep 1000 & echo $! > child; wait"]

@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_is_told_with_where_it_began(tmp_path: Path) -
     told = read(tmp_path / "run" / "crash.json")
     assert told["error"] == "NonFiniteError"
     assert told["notes"][0].startswith("first at step 2: ")
-    assert told["step"] == 20  # the chunk had gone on
+    assert told["step"] == 5  # where the chunk ends, before an evaluation
 
 
 def test_an_interruption_with_everything_saved_is_no_crash(tmp_path: Path) -> None:
