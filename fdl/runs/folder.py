@@ -83,7 +83,9 @@ class RunFolder:
 
     def checkpoints(self, *names: str) -> Checkpoints:
         """Those of the run, or of a part of it; metrics.jsonl is on the disk before a checkpoint is."""
-        return Checkpoints(self.path.joinpath("checkpoints", *names), lambda: os.fsync(self._metrics.fileno()))
+        origin = {name: self._origin[name] for name in ("config_hash", "seed")}
+        folder = self.path.joinpath("checkpoints", *names)
+        return Checkpoints(folder, lambda: os.fsync(self._metrics.fileno()), origin=origin)
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics.jsonl after a step: the run goes on from there."""

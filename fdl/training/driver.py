@@ -19,7 +19,7 @@ from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.recipe import Hyper
-from fdl.training.snapshot import flat, put
+from fdl.training.snapshot import facts_at, flat, put, same_optimizer
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
@@ -35,7 +35,8 @@ class Result:
       history: "train/loss" and each other metric -> one value per step; "test/accuracy" -> one per evaluation.
       steps: for each name of the history, the number of steps done at each of its values.
       metrics: the last value of each; with `select`, of evaluations the value at the best one.
-      info: steps, seconds_compile, seconds_train; best_step with `select`; seconds_waiting for the data of a stream.
+      info: steps, seconds_compile, seconds_train (of all sessions, where the run was resumed); best_step with `select`;
+        seconds_waiting for the data of a stream.
       programs: what was compiled, see `fdl.training.compiling.Program`.
     """
 
@@ -81,7 +82,7 @@ class Trained:
       steps: name -> [n].
       ended: the number of steps taken; best_step: 0 where nothing was selected.
       failed: the step at which the loss was no longer finite, 0 = never.
-      seconds, waited: of training, and of waiting for the data of a stream.
+      seconds, waited: of training, in all sessions, and of waiting for the data of a stream.
     """
 
     params: Any
@@ -146,6 +147,7 @@ class Driver:
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
+        self.started, self.spent = time.perf_counter(), 0.0
 
     def restore(self, saved: Saved) -> None:
         """Puts the run where it was when the checkpoint was written.
@@ -153,6 +155,7 @@ class Driver:
         Raises:
           InputError: the checkpoint is of another model, optimizer or number of members.
         """
+        same_optimizer(saved.facts, self.experiment.optimizer, str(saved.path))
         parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
         for path, array in saved.arrays.items():
             part, _, name = path.partition("/")
@@ -161,6 +164,7 @@ class Driver:
         self.carry, self.best, self.ended, self.failed = (state[name] for name in ("carry", "best", "ended", "failed"))
         self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
         self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
+        self.spent = float(saved.facts.get("seconds", 0.0))
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
@@ -175,8 +179,9 @@ class Driver:
         for name, chunks in self.history.items():
             arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
             arrays[f"history/{name}"] = np.concatenate([v for _, v in chunks], -1)
-        facts = {"stopped_at": self.stopped_at, "names": list(self.history)}
-        self.checkpoints.save(step, arrays, facts)
+        facts = {"stopped_at": self.stopped_at, "seconds": self._seconds()}
+        facts |= facts_at(self.experiment, self.history, step)
+        self.checkpoints.save(step, arrays, facts, self.experiment.keep)
         self.saved = time.monotonic()
 
     def _save_is_due(self, step: int) -> bool:
@@ -194,7 +199,7 @@ class Driver:
           Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved.
           CheckpointError: a checkpoint could not be written; the one before it is still there.
         """
-        started = self.read = time.perf_counter()
+        self.started = self.read = time.perf_counter()
         dataset, step = self.experiment.dataset, self.start
         capacity = self.programs.capacity
         self.feed = Prefetch(dataset, capacity, self._plan, self.total, step) if isinstance(dataset, Stream) else None
@@ -220,7 +225,11 @@ class Driver:
                 self.feed.close()
         if step < self.total and self.stopped_at is None:
             raise Interrupted(f"stopped after step {step} of {self.total}", self.interrupted())
-        return self._trained(time.perf_counter() - started)
+        return self._trained()
+
+    def _seconds(self) -> float:
+        """Of training until now, in the sessions before this one as well."""
+        return self.spent + time.perf_counter() - self.started
 
     def _dispatch(self, step: int) -> int:
         """Starts the chunk that begins at `step`, and says where it ends."""
@@ -353,7 +362,7 @@ class Driver:
         for hook in self.hooks:
             hook(Event(step, self.total, members, latest, lambda: self.programs.finish(self.carry.train, self.hyper)))
 
-    def _trained(self, seconds: float) -> Trained:
+    def _trained(self) -> Trained:
         jax.block_until_ready(self.carry)
         steps = {name: np.concatenate([s for s, _ in chunks]) for name, chunks in self.history.items()}
         history = {name: np.concatenate([v for _, v in chunks], -1) for name, chunks in self.history.items()}
@@ -365,7 +374,7 @@ class Driver:
             params, state = jax.tree.map(partial(_where_found, best_step > 0), best, last)
         waited = None if self.feed is None else self.feed.waited
         every = (params, state, history, steps, self.ended, best_step, self.failed)
-        return Trained(*every, seconds, waited, self.programs)
+        return Trained(*every, self._seconds(), waited, self.programs)
 
 
 def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Array:

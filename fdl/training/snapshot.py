@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,11 @@ import numpy as np
 
 from fdl.errors import InputError
 from fdl.rules import path_of
+from fdl.training.experiment import Experiment
+from fdl.training.optimizer_facts import changes, facts_of
+
+History = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
+"""name -> pieces of (steps [n], values [..., n]), as they came."""
 
 LINES = 10  # of a table of differences
 
@@ -19,6 +24,17 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
     """The leaves of a tree by path, copied to the host; a random key as its data."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {path_of(path): np.array(_plain(leaf)) for path, leaf in leaves}  # a copy: the next chunk takes the buffer
+
+
+def facts_at(experiment: Experiment, history: History, step: int) -> dict[str, Any]:
+    """What a checkpoint says of a run beside its arrays: names, the optimizer, what it is selected by."""
+    facts: dict[str, Any] = {"names": list(history), "optimizer": facts_of(experiment.optimizer)}
+    if experiment.select is not None and experiment.select in history:
+        steps, values = history[experiment.select][-1]
+        if steps[-1] == step and values.shape == (1,) and np.isfinite(values[0]):  # of a run, evaluated just now
+            score = float(values[0]) * (1 if experiment.mode == "min" else -1)
+            facts |= {"score": score, "selected": {experiment.select: float(values[0])}}
+    return facts
 
 
 def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
@@ -31,9 +47,28 @@ def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
     expected = {path_of(path): leaf for path, leaf in leaves}
     problems = differences({path: _plain(leaf) for path, leaf in expected.items()}, arrays)
     if problems:
-        shown = [*problems[:LINES], *([f"and {len(problems) - LINES} more"] if len(problems) > LINES else [])]
-        raise InputError("\n  ".join([f"{where} does not fit this experiment:", *shown]))
+        raise InputError(table(f"{where} does not fit this experiment:", problems))
     return jax.tree.unflatten(structure, [_placed(arrays[path], leaf) for path, leaf in expected.items()])
+
+
+def same_optimizer(saved: Mapping[str, Any], optimizer: Any, where: str) -> None:
+    """Refuses the state of another optimizer, which may have the same shapes.
+
+    Args:
+      saved: what the checkpoint says of the run; one that says nothing of its optimizer passes.
+
+    Raises:
+      InputError: what was, and what is.
+    """
+    now = facts_of(optimizer)
+    if problems := changes(saved.get("optimizer", now), now):
+        raise InputError(table(f"{where} is of another optimizer; bring it back, or start a new run:", problems))
+
+
+def table(title: str, lines: Sequence[str]) -> str:
+    """The title, at most `LINES` lines below it, and how many more there are."""
+    more = [f"and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return "\n  ".join([title, *lines[:LINES], *more])
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

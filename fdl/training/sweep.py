@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, did_you_mean
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.folder import RunFolder
@@ -159,6 +160,8 @@ def _trained(members: list[Member], options: _Options, files: RunFolder | None) 
             continue
         name = f"program {len(results) + 1}"
         options.say(f"{name}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {group.sharing()}")
+        if files is not None:
+            files.share(**{f"data of {name}": group.fingerprint()})
         results.append(group.train(None if files is None else partial(files.checkpoints, name.replace(" ", "-"))))
     return SweepResult.of(members, results)
 
@@ -287,6 +290,11 @@ class _Group:
             if options.resume and saved is not None:
                 continued(driver, saved, options.say)
             return driver.drive()
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Of the data that the members share."""
+        experiment = self.recipe.experiment
+        return fingerprint({"train": experiment.dataset, **experiment.evaluate})
 
     def _rungs(self) -> dict[int, tuple[int, int]]:
         """Of successive halving: step of a rung -> how many of how many members go on after it."""
