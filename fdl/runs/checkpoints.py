@@ -246,7 +246,7 @@ def decoded(data: bytes, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
         raise ValueError(str(error)) from None
     return {
         name: array.view(np.dtype(getattr(ml_dtypes, dtypes[name], None))) if name in dtypes else array
-        for name, array in arrays.items()
+        for name, array in sorted(arrays.items())
     }
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from fdl.errors import InputError
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.files import plain, write_json
 from fdl.runs.manifest import describe, now
+from fdl.runs.recorded import flat
 
 
 class RunFolderError(OSError):
@@ -119,6 +120,11 @@ class RunFolder:
         with self._explained():
             self._set_status("running")
 
+    def adapted(self, lines: Sequence[str]) -> None:
+        """Adds to what the manifest tells of this session in what it did not take a checkpoint as it was."""
+        *before, session = self._origin["resumed"]
+        self.note(resumed=[*before, {**session, "changes": [*session.get("changes", []), *lines]}])
+
     def share(self, **facts: Any) -> None:
         """Adds facts to the manifest that a run has to share with the one that it resumes.
 
@@ -126,10 +132,14 @@ class RunFolder:
           InputError: it had others.
         """
         for name, value in plain(facts).items():
-            if self._before.get(name, value) != value:
+            before = self._before.get(name, value)
+            if before != value:
+                both = flat({"": before}), flat({"": value})
+                names = [each for each in {**both[0], **both[1]} if both[0].get(each) != both[1].get(each)]
+                shown = [f"{n.strip('/')} was {both[0].get(n)}, is {both[1].get(n)}" for n in names[:4]]
                 raise InputError(
-                    f"{self.path}: the {name} of the run that is resumed were other ones: {self._before[name]}, "
-                    f"now {value}; bring them back, or start a new run"
+                    f"{self.path}: the {name} of the run that is resumed were other ones: {'; '.join(shown)}"
+                    f"{', and more' if len(names) > 4 else ''}; bring them back, or start a new run"
                 )
         self.note(**facts)
 

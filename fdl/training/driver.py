@@ -16,10 +16,11 @@ import numpy as np
 from fdl.data.stream import Prefetch, Stream
 from fdl.errors import InputError, Interrupted
 from fdl.runs.checkpoints import Checkpoints, Saved
+from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.recipe import Hyper
-from fdl.training.snapshot import facts_at, flat, put, same_optimizer
+from fdl.training.snapshot import facts_at, flat, past, put, same_optimizer
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
@@ -149,22 +150,19 @@ class Driver:
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
         self.started, self.spent = time.perf_counter(), 0.0
 
-    def restore(self, saved: Saved) -> None:
-        """Puts the run where it was when the checkpoint was written.
+    def restore(self, saved: Saved, resume: Resume = AS_IT_IS) -> list[str]:
+        """Puts the run where it was when the checkpoint was written; says what of it was changed or not taken.
 
         Raises:
           InputError: the checkpoint is of another model, optimizer or number of members.
         """
-        same_optimizer(saved.facts, self.experiment.optimizer, str(saved.path))
-        parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
-        for path, array in saved.arrays.items():
-            part, _, name = path.partition("/")
-            parts[part][name] = array
-        state = put(self._state(), parts["run"], str(saved.path))
+        before = past(saved, self.total)
+        lines = same_optimizer(saved, self.experiment.optimizer, resume)
+        state, more = put(self._state(), before.run, str(saved.path), resume)
         self.carry, self.best, self.ended, self.failed = (state[name] for name in ("carry", "best", "ended", "failed"))
-        self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
-        self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
-        self.spent = float(saved.facts.get("seconds", 0.0))
+        self.history, self.stopped_at, self.spent = before.history, before.stopped_at, before.seconds
+        self.start = saved.step
+        return lines + more
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
@@ -175,6 +173,7 @@ class Driver:
         if self.checkpoints is None:
             return
         self._settle(0)
+        step = step if self.stopped_at is None else self.stopped_at  # what was dispatched after that took no step
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         for name, chunks in self.history.items():
             arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
