@@ -277,7 +277,12 @@ def _is_manifest(content: Mapping[str, Any]) -> bool:
     kinds = {"step": int, "files": dict, "dtypes": dict, "facts": dict}
     if any(not isinstance(content.get(name), kind) for name, kind in kinds.items()):
         return False
-    files = content["files"]
+    told = {"optimizer": dict, "selected": dict, "names": list}
+    files, facts, names = content["files"], content["facts"], [*content["dtypes"].values()]
+    if any(name in facts and not isinstance(facts[name], kind) for name, kind in told.items()):
+        return False
+    if not all(isinstance(name, str) for name in [*names, *facts.get("names", [])]):
+        return False
     return set(files) == {ARRAYS} and isinstance(files[ARRAYS], dict) and {"size", "sha256"} <= set(files[ARRAYS])
 
 

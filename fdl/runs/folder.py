@@ -170,8 +170,12 @@ class RunFolder:
         try:
             manifest = json.loads((self.path / "manifest.json").read_text())
             self._metrics = (self.path / "metrics.jsonl").open("r+b", buffering=0)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: there is no run to resume: {error}") from None
+        sessions = manifest.get("resumed", []) if isinstance(manifest, dict) else None
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            self._metrics.close()
+            raise InputError(f"{self.path}: there is no run to resume: its manifest.json is damaged")
         self._lock(manifest.get("pid"))
         self._before = manifest
         self._whole = os.fstat(self._metrics.fileno()).st_size
@@ -186,7 +190,7 @@ class RunFolder:
         except BaseException:
             self._metrics.close()
             raise
-        again = [*manifest.get("resumed", []), {"time": now(), "command": self._origin["command"]}]
+        again = [*sessions, {"time": now(), "command": self._origin["command"]}]
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         with self._explained():
@@ -197,7 +201,7 @@ class RunFolder:
             return "give the same"
         try:
             before = json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return "its config.json cannot be read"
         mine = plain(self.config)
         both = (before if isinstance(before, dict) else {}), (mine if isinstance(mine, dict) else {})
@@ -255,9 +259,10 @@ class RunFolder:
 def _step(line: bytes) -> float:
     """The step of a line; one that is damaged is after every step."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if isinstance(step, int | float) else math.inf
 
 
 def _lines(columns: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def past(saved: Saved, total: int) -> Past:
         ended = parts["run"].get("ended")
         if ended is not None:  # with more steps than it had, who was going on does
             parts["run"]["ended"] = np.where(ended == saved.facts.get("num_steps"), total, ended).astype(ended.dtype)
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         fits, history, stopped_at, seconds = False, {}, None, 0.0
     if not fits or not isinstance(stopped_at, int | None):
         raise InputError(f"{saved.path}: is whole, but no checkpoint of a run")
@@ -101,7 +101,7 @@ def same_optimizer(saved: Saved, optimizer: Any, resume: Resume = AS_IT_IS) -> l
     """
     now = facts_of(optimizer)
     before = saved.facts.get("optimizer", now)
-    lines = changes(before, now) if isinstance(before, dict) else []
+    lines = changes(before, now)
     if lines and not resume.partial:
         raise InputError(table(f"{saved.path} is of another optimizer; bring it back, or start a new run:", lines))
     return [f"optimizer: {line}" for line in lines]
