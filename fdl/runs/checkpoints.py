@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,16 +124,17 @@ class Checkpoints:
         place = self.folder / f"{step:08d}"
         beside = self.folder / f".{place.name}.tmp"
         try:
-            data, dtypes = encoded(arrays)
+            pieces, dtypes = encoded(arrays)
             self.before()
             self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-            if free < len(data) + SPARE:
-                raise CheckpointError(f"{place}: {free} bytes are free, {len(data)} are needed")
+            free, needed = shutil.disk_usage(self.folder).free, sum(piece.nbytes for piece in pieces)
+            if free < needed + SPARE:
+                raise CheckpointError(f"{place}: {free} bytes are free, {needed} are needed")
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
             beside.mkdir()
-            _store(beside / ARRAYS, data)
-            _store(beside / MANIFEST, _manifest(step, facts, dtypes, {ARRAYS: data}))
+            files = {ARRAYS: _store(beside / ARRAYS, pieces)}
+            content = {"format": FORMAT, "step": step, "files": files, "dtypes": dtypes, "facts": facts}
+            _store(beside / MANIFEST, [memoryview(_sealed(content))])
             _sync(beside)
             if place.exists():  # a damaged one of the same step, which the run went back behind
                 shutil.rmtree(place)
@@ -217,17 +218,25 @@ def _score(path: Path) -> float | None:
     return score if isinstance(score, float | int) else None
 
 
-def encoded(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
-    """Safetensors, and the names of the dtypes that its reader for NumPy lacks: those are stored as integers."""
-    from safetensors.numpy import save
+def encoded(arrays: Mapping[str, np.ndarray]) -> tuple[list[memoryview], dict[str, str]]:
+    """The bytes of a safetensors file, piece by piece: the arrays are not copied for it.
 
-    plain, dtypes = {}, {}
+    Also the names of the dtypes that its reader for NumPy lacks: those are stored as integers.
+    """
+    header, dtypes, pieces, end = {}, {}, [], 0
     for name, array in arrays.items():
         if array.dtype.kind == "V" or array.dtype.name not in np.sctypeDict:
             dtypes[name] = array.dtype.name
             array = np.ascontiguousarray(array).view(f"uint{8 * array.dtype.itemsize}")
-        plain[name] = np.asarray(array, order="C")
-    return save(plain), dtypes
+        kind = f"{array.dtype.kind.upper()}{8 * array.dtype.itemsize}"  # F32, I8, U16, C64
+        start, end = end, end + array.nbytes
+        dtype = "BOOL" if array.dtype == bool else kind
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+        raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        pieces.append(memoryview(raw))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *pieces], dtypes
 
 
 def decoded(data: bytes, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -248,12 +257,6 @@ def decoded(data: bytes, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
         name: array.view(np.dtype(getattr(ml_dtypes, dtypes[name], None))) if name in dtypes else array
         for name, array in sorted(arrays.items())
     }
-
-
-def _manifest(step: int, facts: dict[str, Any], dtypes: dict[str, str], files: dict[str, bytes]) -> bytes:
-    listed = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    content = {"format": FORMAT, "step": step, "files": listed, "dtypes": dtypes, "facts": facts}
-    return _sealed(content)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -300,11 +303,17 @@ def _load(path: Path) -> bytes:
         raise CheckpointError(f"{path}: {'is missing' if missing else error.strerror}") from None
 
 
-def _store(path: Path, data: bytes) -> None:
+def _store(path: Path, pieces: Sequence[memoryview]) -> dict[str, Any]:
+    """Writes a file to the disk, and says its size and SHA-256."""
+    digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            size += piece.nbytes
         file.flush()
         os.fsync(file.fileno())
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def _sync(folder: Path) -> None:

@@ -148,7 +148,7 @@ class Driver:
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
-        self.started, self.spent = time.perf_counter(), 0.0
+        self.started, self.spent, self.newest = time.perf_counter(), 0.0, 0
 
     def restore(self, saved: Saved, resume: Resume = AS_IT_IS) -> list[str]:
         """Puts the run where it was when the checkpoint was written; says what of it was changed or not taken.
@@ -161,7 +161,7 @@ class Driver:
         state, more = put(self._state(), before.run, str(saved.path), resume)
         self.carry, self.best, self.ended, self.failed = (state[name] for name in ("carry", "best", "ended", "failed"))
         self.history, self.stopped_at, self.spent = before.history, before.stopped_at, before.seconds
-        self.start = saved.step
+        self.start = self.newest = saved.step
         return lines + more
 
     def _state(self) -> dict[str, Any]:
@@ -174,6 +174,9 @@ class Driver:
             return
         self._settle(0)
         step = step if self.stopped_at is None else self.stopped_at  # what was dispatched after that took no step
+        if step == self.newest:  # the last one is often due already
+            return
+        self.newest = step
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         for name, chunks in self.history.items():
             arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
@@ -215,8 +218,7 @@ class Driver:
                     self._save(step)
             self._settle(0)
             self._check_params(step)
-            if step > self.start:
-                self._save(step)
+            self._save(step)
             if self.checkpoints is not None:
                 self.checkpoints.wait()
         finally:

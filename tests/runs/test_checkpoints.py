@@ -64,6 +64,23 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
         np.testing.assert_array_equal(saved.arrays[name], array)
 
 
+def test_the_file_is_one_that_safetensors_would_have_written(tmp_path: Path):
+    from safetensors.numpy import load_file, save_file
+
+    arrays: dict[str, np.ndarray] = {"b": ROWS.reshape(3, 100), "a": np.arange(4) > 1, "": np.array(2, np.int8)}
+    arrays["turned"] = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, arrays, {})
+    checkpoints.wait()
+    written = tmp_path / "00000001" / ARRAYS
+    save_file({name: np.ascontiguousarray(x).reshape(x.shape) for name, x in arrays.items()}, tmp_path / "theirs")
+    mine, theirs = load_file(written), load_file(tmp_path / "theirs")
+    assert mine.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (mine[name].dtype, mine[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(mine[name], array)
+
+
 def test_the_newest_ones_stay(tmp_path: Path):
     write(tmp_path, 5, 10, 15, 100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000015", "00000100"]
@@ -105,8 +122,11 @@ def test_nothing_is_deleted_before_the_newest_was_read_back(tmp_path: Path, monk
     """A disk that takes what it is given and has something else: the checkpoints before stay, and it is said."""
     checkpoints, store = write(tmp_path, 1, 2), module._store
 
-    def lies(path: Path, data: bytes) -> None:
-        store(path, data[:-1] + b"?" if path.name == ARRAYS else data)
+    def lies(path: Path, pieces: Any) -> Any:
+        told = store(path, pieces)
+        if path.name == ARRAYS:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return told
 
     monkeypatch.setattr(module, "_store", lies)
     checkpoints.save(3, {"params/w": ROWS + 3}, {"names": ["loss"], "step": 3}, Keep(last=1))

@@ -230,6 +230,14 @@ def test_the_best_checkpoints_of_a_run_stay(tmp_path: Path):
         assert facts["selected"] == {"test/accuracy": float(values[steps == step][0])}
 
 
+def test_no_step_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """For the second time it would be gone while it is replaced; the last step is often one that is due as well."""
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, *rest: saved.append(step) or save(self, step, *rest))
+    fdl.run(replace(build(Config()), checkpoint_every=4, num_epochs=None, num_steps=12), folder=tmp_path / "run")
+    assert saved == [4, 8, 12]
+
+
 def test_the_seconds_of_all_sessions_add_up(tmp_path: Path):
     folder = stopped(tmp_path)  # at step 20, with the newest checkpoint at 14
     saved = Checkpoints(folder / "checkpoints").newest()[0]
