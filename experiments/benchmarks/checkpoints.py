@@ -41,7 +41,8 @@ def main(output: Path | None = None, peer: Peer | None = None) -> None:
     if peer is not None:
         print(json.dumps(measure(peer)))
         return
-    results: dict[str, Any] = {"cpus": os.cpu_count(), "mebibytes": ARRAYS * SIZE * 4 / 2**20}
+    load = round(os.getloadavg()[0], 1)  # what else is running: it is what these figures depend on most
+    results: dict[str, Any] = {"cpus": os.cpu_count(), "load": load, "mebibytes": ARRAYS * SIZE * 4 / 2**20}
     for name, module in PEERS.items():
         if importlib.util.find_spec(module.partition(".")[0]) is not None:
             command = [sys.executable, __file__, "--peer", name]
