@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fdl.errors import InputError
     from fdl.inspect.summary import summary
     from fdl.rules import by_path, decay_mask
+    from fdl.runs.fitting import Resume
+    from fdl.runs.retention import Keep
     from fdl.surgery import edit
     from fdl.training.averages import ema_params, with_ema
     from fdl.training.driver import Event, Result
@@ -37,6 +39,7 @@ _HOMES = {
     "fdl.errors": ("InputError",),
     "fdl.inspect.summary": ("summary",),
     "fdl.rules": ("by_path", "decay_mask"),
+    "fdl.runs.retention": ("Keep",),
     "fdl.surgery": ("edit",),
     "fdl.training.ensemble": ("Ensemble",),
     "fdl.training.experiment": ("Experiment",),
@@ -45,6 +48,7 @@ _HOMES = {
     "fdl.training.monitors": ("norms",),
     "fdl.training.run": ("run",),
     "fdl.training.settings": ("LogUniform", "Uniform", "random_settings", "traced", "zipped"),
+    "fdl.runs.fitting": ("Resume",),
     "fdl.training.step": ("make_step",),
     "fdl.training.sweep": ("sweep",),
     "fdl.training.sweep_result": ("SweepResult",),
@@ -53,11 +57,11 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Ensemble", "Event", "Experiment", "InputError", "Layer", "LogUniform", "Outcome", "Param", "Result", "SweepResult",
-    "Task", "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init",
-    "initializers", "inspect", "interop", "losses", "make_step", "metrics", "models", "nn", "norms", "ops",
-    "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "with_ema",
-    "zipped",
+    "Ensemble", "Event", "Experiment", "InputError", "Keep", "Layer", "LogUniform", "Outcome", "Param", "Result",
+    "Resume", "SweepResult", "Task", "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit",
+    "ema_params", "fold", "init", "initializers", "inspect", "interop", "losses", "make_step", "metrics", "models",
+    "nn", "norms", "ops", "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep",
+    "traced", "with_ema", "zipped",
 ]  # fmt: skip
 
 

@@ -22,20 +22,22 @@ usage: fdl COMMAND ...
 fdl: a functional deep-learning toolkit on JAX.
 
 commands:
-  run FILE      train the experiment in FILE and keep what it did in a run folder
-  resume RUN    go on where a run stopped, to the same bits
-  sweep FILE    train many settings and seeds of it side by side
-  summary FILE  show its model: paths, shapes, parameters, FLOPs
-  plan FILE     show the memory and work a run would take, without running it
-  runs list     show the runs in a folder
-  runs compare  show where two or more runs differ, in config and in results
+  run FILE           train the experiment in FILE and keep what it did in a run folder
+  resume RUN         go on where a run stopped, to the same bits
+  verify-resume RUN  prove that: stop it at some steps, resume, compare
+  sweep FILE         train many settings and seeds of it side by side
+  summary FILE       show its model: paths, shapes, parameters, FLOPs
+  plan FILE          show the memory and work a run would take, without running it
+  runs list          show the runs in a folder
+  runs compare       show where two or more runs differ, in config and in results
+  ckpt show RUN      show its checkpoints; ckpt diff A B; ckpt export RUN -o FILE
 
 options:
   -h, --help    show this message; fdl COMMAND --help says more
   --version     show the version"""
 
-COMMANDS = ("run", "resume", "sweep", "summary", "plan", "runs")
-"""Each is the module fdl.commands.<name>, imported when it is called."""
+COMMANDS = ("run", "resume", "verify-resume", "sweep", "summary", "plan", "runs", "ckpt")
+"""Each is the module fdl.commands.<name>, with _ for -, imported when it is called."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +74,7 @@ def _dispatch(arguments: list[str]) -> int:
         kind = "option" if command.startswith("-") else "command"
         valid = ("--help", "--version") if kind == "option" else COMMANDS
         raise InputError(f"fdl: there is no {kind} {command!r}{did_you_mean(command, valid)}")
-    return importlib.import_module(f"fdl.commands.{command}").main(rest)
+    return importlib.import_module(f"fdl.commands.{command.replace('-', '_')}").main(rest)
 
 
 def _is_failed_run(error: BaseException) -> bool:

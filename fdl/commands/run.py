@@ -36,11 +36,12 @@ OPTIONS = (
 )
 
 
-def main(arguments: list[str], resumed: Path | None = None) -> int:
-    return with_experiment("run", HELP, OPTIONS, arguments, lambda opened: _train(opened, resumed))
+def main(arguments: list[str], resumed: Path | None = None, how: Any = True) -> int:
+    """`resumed`: the folder of the run to go on with; `how`: as `fdl.Resume` says, or as it is."""
+    return with_experiment("run", HELP, OPTIONS, arguments, lambda opened: _train(opened, resumed, how))
 
 
-def _train(opened: Opened, resumed: Path | None) -> None:
+def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
     from contextlib import ExitStack
 
     from fdl.runs.folder import new_folder
@@ -59,7 +60,7 @@ def _train(opened: Opened, resumed: Path | None) -> None:
 
             watchers.append(stack.enter_context(Events(folder)))
         options = {"build": opened.build, "config": chosen.config, "seed": chosen.seed, "folder": folder}
-        options |= {"resume": resumed is not None, "tell": lambda line: say(sys.stdout, line)}
+        options |= {"resume": resumed is not None and how, "tell": lambda line: say(sys.stdout, line)}
         try:
             with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
                 result = execute(experiment, watchers=(*watchers, watch), **options)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from fdl.commands.words import parsed
 from fdl.errors import InputError, did_you_mean
 from fdl.runs.files import plain
 from fdl.runs.progress import label, say
@@ -41,31 +42,13 @@ def main(arguments: list[str]) -> int:
         return 0
     if action not in ACTIONS:
         raise InputError(f"fdl runs: there is no {action!r}{did_you_mean(action, ACTIONS)}")
-    names, chosen = _parse(action, rest, {"list": ("--json",), "compare": ("--json", "--runs")}[action])
+    options = {"list": {"--json": False}, "compare": {"--json": False, "--runs": True}}[action]
+    names, chosen = parsed(f"fdl runs {action}", rest, options)
     say(sys.stdout, ACTIONS[action](names, chosen))
     return 0
 
 
-def _parse(action: str, arguments: Sequence[str], valid: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """What is no option, and the options: `--runs DIR`, `--runs=DIR` and `--json`."""
-    names, chosen, rest = [], {}, list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            names.append(argument)
-            continue
-        option, equals, value = argument.partition("=")
-        if option not in valid:
-            raise InputError(f"fdl runs {action}: there is no option {option!r}{did_you_mean(option, valid)}")
-        if option == "--runs" and not equals:
-            if not rest:
-                raise InputError(f"fdl runs {action}: --runs: expected a folder after it")
-            value = rest.pop(0)
-        chosen[option] = value
-    return names, chosen
-
-
-def _list(names: list[str], chosen: Mapping[str, str]) -> str:
+def _list(names: list[str], chosen: Mapping[str, list[str]]) -> str:
     if len(names) > 1:
         raise InputError(f"fdl runs list: expected at most one folder, got {', '.join(names)}")
     folder = Path(names[0] if names else "runs")
@@ -82,10 +65,10 @@ def _list(names: list[str], chosen: Mapping[str, str]) -> str:
     return aligned(lines, left=6)
 
 
-def _compare(names: list[str], chosen: Mapping[str, str]) -> str:
+def _compare(names: list[str], chosen: Mapping[str, list[str]]) -> str:
     if len(names) < 2:
         raise InputError(f"fdl runs compare: expected two runs or more, got {len(names)}")
-    folder = Path(chosen.get("--runs", "runs"))
+    folder = Path(chosen.get("--runs", ["runs"])[-1])
     runs = [recorded(resolve(name, folder)) for name in names]
     parts = {
         "config": _differences(runs, lambda run: {**flat(run.config), "seed": run.manifest.get("seed")}),
@@ -103,7 +86,7 @@ def _compare(names: list[str], chosen: Mapping[str, str]) -> str:
     return "\n".join(text)
 
 
-ACTIONS: dict[str, Callable[[list[str], Mapping[str, str]], str]] = {"list": _list, "compare": _compare}
+ACTIONS: dict[str, Callable[[list[str], Mapping[str, list[str]]], str]] = {"list": _list, "compare": _compare}
 
 
 def _differences(runs: Sequence[Recorded], fields_of: Callable[[Recorded], dict[str, Any]]) -> dict[str, list[Any]]:

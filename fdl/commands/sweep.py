@@ -56,13 +56,19 @@ OPTIONS = (
 RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+?)(?::(\d+))?")
 
 
-def main(arguments: list[str], resumed: Path | None = None) -> int:
-    # Read by JAX when it starts: a vmap alone leaves all but one core idle where its operations are small.
+def main(arguments: list[str], resumed: Path | None = None, how: Any = True) -> int:
+    """`resumed`: the folder of the run to go on with; `how`: as `fdl.Resume` says, or as it is."""
+    share_cores()
+    return with_experiment("sweep", HELP, OPTIONS, arguments, lambda opened: _sweep(opened, resumed, how))
+
+
+def share_cores() -> None:
+    """Divides the members over the cores of a CPU; JAX reads that when it starts."""
+    # A vmap alone leaves all but one core idle where its operations are small.
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
-    return with_experiment("sweep", HELP, OPTIONS, arguments, lambda opened: _sweep(opened, resumed))
 
 
-def _sweep(opened: Opened, resumed: Path | None) -> None:
+def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
     from fdl.commands.run import say_where
     from fdl.runs.folder import new_folder
     from fdl.runs.progress import progress, say
@@ -83,7 +89,7 @@ def _sweep(opened: Opened, resumed: Path | None) -> None:
             over or None,
             range(chosen.seeds),
             folder=folder,
-            resume=resumed is not None,
+            resume=resumed is not None and how,
             max_members=chosen.max_members or None,
             halving=chosen.halving or None,
             tell=lambda line: say(sys.stdout, line),

@@ -115,7 +115,7 @@ class Report:
 def load(
     layer: Layer,
     tensors: Mapping[str, Any],
-    rules: Rules,
+    rules: Rules | None = None,
     *,
     strict: bool = True,
     initial: tuple[Tree, Tree] | None = None,
@@ -126,7 +126,8 @@ def load(
     Args:
       layer: the model; it declares which paths there are and their shapes.
       tensors: name -> array, as `read` gives them.
-      rules: the first rule that knows a name takes it.
+      rules: the first rule that knows a name takes it; None = the names are the paths, as in a file that
+        `fdl ckpt export` has written.
       strict: whether anything missing, misshapen or unused is an error.
       initial: params and state to take what is missing from, where not strict: those of `fdl.init`, for a model with a
         new head. Without it the missing paths are missing in the result.
@@ -143,7 +144,7 @@ def load(
     ((3, 2), '2 used, 0 unused, 0 ignored, 0 missing, 0 misshapen')
     """
     specs: dict[str, Param] = dict(leaves(layer.specs()))
-    values, report = _values(specs, tensors, rules)
+    values, report = _values(specs, tensors, [Rule(name, name) for name in tensors] if rules is None else rules)
     if strict and not report.complete:
         raise InputError("the file does not fit the model:\n" + report.table(10))
     for kind, tree in zip(("param", "state"), initial or ({}, {}), strict=True):

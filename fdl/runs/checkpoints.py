@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fdl.errors import InputError
+from fdl.runs.retention import NEWEST, Keep
 
 FORMAT = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
-KEEP = 2  # the newest so many stay
 SPARE = 2**20  # bytes that have to stay free beside a checkpoint
 
 
@@ -47,24 +47,33 @@ class Checkpoints:
     Args:
       folder: theirs alone; made when the first is saved.
       before: called before each save, to bring to the disk what a checkpoint is nothing without.
-      keep: how many of the newest stay.
+      origin: whose they are; it is told in each, and another one is refused.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], before: Callable[[], None] = lambda: None, keep: int = KEEP
+        self,
+        folder: str | os.PathLike[str],
+        before: Callable[[], None] = lambda: None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.before, self.keep = Path(folder), before, keep
+        self.folder, self.before, self.origin = Path(folder), before, dict(origin or {})
         self._thread = ThreadPoolExecutor(1, "fdl checkpoint")
         self._writing: Future[None] | None = None
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], keep: Keep = NEWEST) -> None:
         """Starts to write a checkpoint; waits for the one before. The arrays must not change until it is done.
+
+        Args:
+          step: how many are done.
+          arrays: by path.
+          facts: what else there is to say, as JSON holds it; "score" is what `keep` goes by, better the lower.
+          keep: which of those up to this one stay.
 
         Raises:
           CheckpointError: the one before could not be written.
         """
         self.wait()
-        self._writing = self._thread.submit(self._write, step, dict(arrays), dict(facts))
+        self._writing = self._thread.submit(self._write, step, dict(arrays), {**self.origin, **facts}, keep)
 
     def check(self) -> None:
         """Raises what went wrong in a save that is over; does not wait for one that is not."""
@@ -89,35 +98,43 @@ class Checkpoints:
         """The newest checkpoint that is whole, and a remark on each newer one that is not.
 
         Raises:
-          InputError: one was written by a newer fdl; going back behind it would lose what it holds.
+          InputError: one was written by a newer fdl; going back behind it would lose what it holds. Or it is of another
+            origin: it was put there by hand.
         """
         skipped: list[str] = []
-        for path in sorted(self._all(), reverse=True):
+        for path in sorted(self.all(), reverse=True):
             try:
-                return read(path), skipped
+                saved = read(path)
             except CheckpointError as error:
                 skipped.append(str(error))
+                continue
+            for name, mine in self.origin.items():
+                if saved.facts.get(name, mine) != mine:
+                    raise InputError(f"{path}: is of a run with {name} {saved.facts[name]}, this one has {mine}")
+            return saved, skipped
         return None, skipped
 
-    def _all(self) -> list[Path]:
+    def all(self) -> list[Path]:
+        """The folder of each checkpoint, damaged or not."""
         if not self.folder.is_dir():
             return []
         return [path for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir()]
 
-    def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], keep: Keep) -> None:
         place = self.folder / f"{step:08d}"
         beside = self.folder / f".{place.name}.tmp"
         try:
-            data, dtypes = encoded(arrays)
+            pieces, dtypes = encoded(arrays)
             self.before()
             self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-            if free < len(data) + SPARE:
-                raise CheckpointError(f"{place}: {free} bytes are free, {len(data)} are needed")
+            free, needed = shutil.disk_usage(self.folder).free, sum(piece.nbytes for piece in pieces)
+            if free < needed + SPARE:
+                raise CheckpointError(f"{place}: {free} bytes are free, {needed} are needed")
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
             beside.mkdir()
-            _store(beside / ARRAYS, data)
-            _store(beside / MANIFEST, _manifest(step, facts, dtypes, {ARRAYS: data}))
+            files = {ARRAYS: _store(beside / ARRAYS, pieces)}
+            content = {"format": FORMAT, "step": step, "files": files, "dtypes": dtypes, "facts": facts}
+            _store(beside / MANIFEST, [memoryview(_sealed(content))])
             _sync(beside)
             if place.exists():  # a damaged one of the same step, which the run went back behind
                 shutil.rmtree(place)
@@ -128,8 +145,38 @@ class Checkpoints:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"the checkpoint {place} could not be written: {error.strerror or error}") from None
-        for old in sorted(self._all())[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self._forget(place, keep)
+
+    def _forget(self, newest: Path, keep: Keep) -> None:
+        """Deletes what need not stay, once the newest has been read back: so one that is whole is always left.
+
+        Those after it are damaged, or the run would not have gone back behind them: it will overwrite them.
+        """
+        until = [path for path in self.all() if int(path.name) <= int(newest.name)]
+        stay = keep.stay({int(path.name): _score(path) for path in until})
+        gone = [path for path in until if int(path.name) not in stay]
+        if gone:
+            verify(newest)
+        for path in gone:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint in the folder `path`, after every byte of it has been read and is as written.
+
+    Raises:
+      CheckpointError, InputError: as `read`.
+    """
+    manifest = _listed(path)
+    for name, written in manifest["files"].items():
+        try:
+            with (path / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: {error.strerror}") from None
+        _expect_whole(path / name, size, digest, written)
+    return manifest
 
 
 def read(path: Path) -> Saved:
@@ -139,44 +186,77 @@ def read(path: Path) -> Saved:
       CheckpointError: what is missing, damaged or too much, by the name of its file.
       InputError: a format newer than this version of fdl reads.
     """
+    manifest = _listed(path)
+    data = _load(path / ARRAYS)
+    _expect_whole(path / ARRAYS, len(data), hashlib.sha256(data).hexdigest(), manifest["files"][ARRAYS])
+    try:
+        arrays = decoded(data, manifest["dtypes"])
+    except (ValueError, TypeError) as error:  # written with the right sums, but not by fdl
+        raise CheckpointError(f"{path / ARRAYS}: holds no arrays: {error}") from None
+    return Saved(path, manifest["step"], arrays, manifest["facts"])
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """The manifest, where the folder holds just the files that it lists."""
     manifest = _read_manifest(path / MANIFEST)
-    found = {file.name for file in path.iterdir()} - {MANIFEST}
-    listed: dict[str, Any] = manifest["files"]
+    found, listed = {file.name for file in path.iterdir()} - {MANIFEST}, manifest["files"]
     for name in sorted(found ^ set(listed)):
         raise CheckpointError(f"{path / name}: {'is not part of the checkpoint' if name in found else 'is missing'}")
-    data = _load(path / ARRAYS)
-    if (len(data), hashlib.sha256(data).hexdigest()) != (listed[ARRAYS]["size"], listed[ARRAYS]["sha256"]):
-        raise CheckpointError(f"{path / ARRAYS}: is damaged ({len(data)} bytes, {listed[ARRAYS]['size']} were written)")
-    return Saved(path, manifest["step"], decoded(data, manifest["dtypes"]), manifest["facts"])
+    return manifest
 
 
-def encoded(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
-    """Safetensors, and the names of the dtypes that its reader for NumPy lacks: those are stored as integers."""
-    from safetensors.numpy import save
+def _expect_whole(path: Path, size: int, digest: str, written: Mapping[str, Any]) -> None:
+    if (size, digest) != (written["size"], written["sha256"]):
+        raise CheckpointError(f"{path}: is damaged ({size} bytes, {written['size']} were written)")
 
-    plain, dtypes = {}, {}
+
+def _score(path: Path) -> float | None:
+    try:
+        score = _read_manifest(path / MANIFEST)["facts"].get("score")
+    except (CheckpointError, InputError):
+        return None
+    return score if isinstance(score, float | int) else None
+
+
+def encoded(arrays: Mapping[str, np.ndarray]) -> tuple[list[memoryview], dict[str, str]]:
+    """The bytes of a safetensors file, piece by piece: the arrays are not copied for it.
+
+    Also the names of the dtypes that its reader for NumPy lacks: those are stored as integers.
+    """
+    header, dtypes, pieces, end = {}, {}, [], 0
     for name, array in arrays.items():
         if array.dtype.kind == "V" or array.dtype.name not in np.sctypeDict:
             dtypes[name] = array.dtype.name
             array = np.ascontiguousarray(array).view(f"uint{8 * array.dtype.itemsize}")
-        plain[name] = np.asarray(array, order="C")
-    return save(plain), dtypes
+        kind = f"{array.dtype.kind.upper()}{8 * array.dtype.itemsize}"  # F32, I8, U16, C64
+        start, end = end, end + array.nbytes
+        dtype = "BOOL" if array.dtype == bool else kind
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+        raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        pieces.append(memoryview(raw))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *pieces], dtypes
 
 
 def decoded(data: bytes, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays that `encoded` made these bytes of.
+
+    Raises:
+      ValueError, TypeError: they are something else.
+    """
     import ml_dtypes
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    try:
+        arrays = load(data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
     return {
-        name: array.view(getattr(ml_dtypes, dtypes[name])) if name in dtypes else array
-        for name, array in load(data).items()
+        name: array.view(np.dtype(getattr(ml_dtypes, dtypes[name], None))) if name in dtypes else array
+        for name, array in sorted(arrays.items())
     }
-
-
-def _manifest(step: int, facts: dict[str, Any], dtypes: dict[str, str], files: dict[str, bytes]) -> bytes:
-    listed = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    content = {"format": FORMAT, "step": step, "files": listed, "dtypes": dtypes, "facts": facts}
-    return _sealed(content)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -184,14 +264,29 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
         del manifest["sha256"]
-        whole = _sealed(manifest) == data
+        whole = _sealed(manifest) == data and isinstance(manifest["format"], int)
+        newer = whole and manifest["format"] > FORMAT
     except (ValueError, KeyError, TypeError, RecursionError):
-        whole, manifest = False, {}
-    if not whole:
-        raise CheckpointError(f"{path}: is damaged")
-    if manifest["format"] > FORMAT:
+        whole, newer, manifest = False, False, {}
+    if newer:
         raise InputError(f"{path}: has format {manifest['format']}; this fdl reads up to {FORMAT}: update it")
+    if not whole or not _is_manifest(manifest):
+        raise CheckpointError(f"{path}: is damaged")
     return manifest
+
+
+def _is_manifest(content: Mapping[str, Any]) -> bool:
+    """Whether there is in it what this format has; with the right sum and without that, somebody else wrote it."""
+    kinds = {"step": int, "files": dict, "dtypes": dict, "facts": dict}
+    if any(not isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        return False
+    told = {"optimizer": dict, "selected": dict, "names": list}
+    files, facts, names = content["files"], content["facts"], [*content["dtypes"].values()]
+    if any(name in facts and not isinstance(facts[name], kind) for name, kind in told.items()):
+        return False
+    if not all(isinstance(name, str) for name in [*names, *facts.get("names", [])]):
+        return False
+    return set(files) == {ARRAYS} and isinstance(files[ARRAYS], dict) and {"size", "sha256"} <= set(files[ARRAYS])
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
@@ -208,11 +303,17 @@ def _load(path: Path) -> bytes:
         raise CheckpointError(f"{path}: {'is missing' if missing else error.strerror}") from None
 
 
-def _store(path: Path, data: bytes) -> None:
+def _store(path: Path, pieces: Sequence[memoryview]) -> dict[str, Any]:
+    """Writes a file to the disk, and says its size and SHA-256."""
+    digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            size += piece.nbytes
         file.flush()
         os.fsync(file.fileno())
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def _sync(folder: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.crash import CRASH, Latest, write_crash
 from fdl.runs.files import plain, write_json
 from fdl.runs.manifest import describe, now
+from fdl.runs.recorded import flat
 
 
 class RunFolderError(OSError):
@@ -92,7 +93,9 @@ class RunFolder:
 
     def checkpoints(self, *names: str) -> Checkpoints:
         """Those of the run, or of a part of it; metrics.jsonl is on the disk before a checkpoint is."""
-        return Checkpoints(self.path.joinpath("checkpoints", *names), lambda: os.fsync(self._metrics.fileno()))
+        origin = {name: self._origin[name] for name in ("config_hash", "seed")}
+        folder = self.path.joinpath("checkpoints", *names)
+        return Checkpoints(folder, lambda: os.fsync(self._metrics.fileno()), origin=origin)
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics.jsonl after a step: the run goes on from there."""
@@ -127,6 +130,11 @@ class RunFolder:
         with self._explained():
             self._set_status("running")
 
+    def adapted(self, lines: Sequence[str]) -> None:
+        """Adds to what the manifest tells of this session in what it did not take a checkpoint as it was."""
+        *before, session = self._origin["resumed"]
+        self.note(resumed=[*before, {**session, "changes": [*session.get("changes", []), *lines]}])
+
     def share(self, **facts: Any) -> None:
         """Adds facts to the manifest that a run has to share with the one that it resumes.
 
@@ -134,10 +142,14 @@ class RunFolder:
           InputError: it had others.
         """
         for name, value in plain(facts).items():
-            if self._before.get(name, value) != value:
+            before = self._before.get(name, value)
+            if before != value:
+                both = flat({"": before}), flat({"": value})
+                names = [each for each in {**both[0], **both[1]} if both[0].get(each) != both[1].get(each)]
+                shown = [f"{n.strip('/')} was {both[0].get(n)}, is {both[1].get(n)}" for n in names[:4]]
                 raise InputError(
-                    f"{self.path}: the {name} of the run that is resumed were other ones: {self._before[name]}, "
-                    f"now {value}; bring them back, or start a new run"
+                    f"{self.path}: the {name} of the run that is resumed were other ones: {'; '.join(shown)}"
+                    f"{', and more' if len(names) > 4 else ''}; bring them back, or start a new run"
                 )
         self.note(**facts)
 
@@ -174,8 +186,12 @@ class RunFolder:
         try:
             manifest = json.loads((self.path / "manifest.json").read_text())
             self._metrics = (self.path / "metrics.jsonl").open("r+b", buffering=0)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: there is no run to resume: {error}") from None
+        sessions = manifest.get("resumed", []) if isinstance(manifest, dict) else None
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            self._metrics.close()
+            raise InputError(f"{self.path}: there is no run to resume: its manifest.json is damaged")
         self._lock(manifest.get("pid"))
         self._before = manifest
         self._whole = os.fstat(self._metrics.fileno()).st_size
@@ -190,7 +206,7 @@ class RunFolder:
         except BaseException:
             self._metrics.close()
             raise
-        again = [*manifest.get("resumed", []), {"time": now(), "command": self._origin["command"]}]
+        again = [*sessions, {"time": now(), "command": self._origin["command"]}]
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         with self._explained():
@@ -203,7 +219,7 @@ class RunFolder:
             return "give the same"
         try:
             before = json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return "its config.json cannot be read"
         mine = plain(self.config)
         both = (before if isinstance(before, dict) else {}), (mine if isinstance(mine, dict) else {})
@@ -261,9 +277,10 @@ class RunFolder:
 def _step(line: bytes) -> float:
     """The step of a line; one that is damaged is after every step."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if isinstance(step, int | float) else math.inf
 
 
 def _lines(columns: Mapping[str, Any]) -> str:

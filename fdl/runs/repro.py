@@ -110,7 +110,7 @@ def replay(experiment: Experiment, path: str | os.PathLike[str]) -> Report:
     key = jax.random.key(0)
     batch = jax.tree.map(jnp.asarray, batch_of(experiment, experiment.dataset.arrays, key, 0)[0])
     tree = {"now": jax.jit(experiment.update().init)(key), "batch": batch, "key": key}
-    tree = put(tree, arrays, str(path))
+    tree, _ = put(tree, arrays, str(path))
     examples = None if "examples" not in facts else np.array(facts["examples"])
     return examine(
         Moment(facts["step"], tree["now"], tree["batch"], tree["key"], examples, experiment), facts["member"]

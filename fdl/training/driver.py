@@ -16,12 +16,13 @@ import numpy as np
 from fdl.data.stream import Prefetch, Stream
 from fdl.errors import InputError, Interrupted
 from fdl.runs.checkpoints import Checkpoints, Saved
+from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.recipe import Hyper
 from fdl.training.rewind import Moment
 from fdl.training.sentinel import Sentinel
-from fdl.training.snapshot import flat, put
+from fdl.training.snapshot import facts_at, flat, past, put, same_optimizer
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
@@ -37,7 +38,8 @@ class Result:
       history: "train/loss" and each other metric -> one value per step; "test/accuracy" -> one per evaluation.
       steps: for each name of the history, the number of steps done at each of its values.
       metrics: the last value of each; with `select`, of evaluations the value at the best one.
-      info: steps, seconds_compile, seconds_train; best_step with `select`; seconds_waiting for the data of a stream.
+      info: steps, seconds_compile, seconds_train (of all sessions, where the run was resumed); best_step with `select`;
+        seconds_waiting for the data of a stream.
       programs: what was compiled, see `fdl.training.compiling.Program`.
     """
 
@@ -84,7 +86,7 @@ class Trained:
       ended: the number of steps taken; best_step: 0 where nothing was selected.
       failed: the step at which the loss was no longer finite, 0 = never.
       moment: how the first of them failed; see `fdl.training.sentinel`.
-      seconds, waited: of training, and of waiting for the data of a stream.
+      seconds, waited: of training, in all sessions, and of waiting for the data of a stream.
     """
 
     params: Any
@@ -151,22 +153,22 @@ class Driver:
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
+        self.started, self.spent, self.newest = time.perf_counter(), 0.0, 0
 
-    def restore(self, saved: Saved) -> None:
-        """Puts the run where it was when the checkpoint was written.
+    def restore(self, saved: Saved, resume: Resume = AS_IT_IS) -> list[str]:
+        """Puts the run where it was when the checkpoint was written; says what of it was changed or not taken.
 
         Raises:
           InputError: the checkpoint is of another model, optimizer or number of members.
         """
-        parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
-        for path, array in saved.arrays.items():
-            part, _, name = path.partition("/")
-            parts[part][name] = array
-        state = put(self._state(), parts["run"], str(saved.path))
+        before = past(saved, self.total)
+        lines = same_optimizer(saved, self.experiment.optimizer, resume)
+        state, more = put(self._state(), before.run, str(saved.path), resume)
         self.carry, self.best, self.ended = state["carry"], state["best"], state["ended"]
         self.sentinel.failed = state["failed"]
-        self.history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
-        self.start, self.stopped_at = saved.step, saved.facts["stopped_at"]
+        self.history, self.stopped_at, self.spent = before.history, before.stopped_at, before.seconds
+        self.start = self.newest = saved.step
+        return lines + more
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
@@ -177,13 +179,18 @@ class Driver:
         if self.checkpoints is None:
             return
         self._settle(0)
+        step = step if self.stopped_at is None else self.stopped_at  # what was dispatched after that took no step
+        if step == self.newest:  # the last one is often due already
+            return
+        self.newest = step
         self.sentinel.look_at(step, self.carry)
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         for name, chunks in self.history.items():
             arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
             arrays[f"history/{name}"] = np.concatenate([v for _, v in chunks], -1)
-        facts = {"stopped_at": self.stopped_at, "names": list(self.history)}
-        self.checkpoints.save(step, arrays, facts)
+        facts = {"stopped_at": self.stopped_at, "seconds": self._seconds()}
+        facts |= facts_at(self.experiment, self.history, step)
+        self.checkpoints.save(step, arrays, facts, self.experiment.keep)
         self.saved = time.monotonic()
 
     def _save_is_due(self, step: int) -> bool:
@@ -201,7 +208,7 @@ class Driver:
           Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved.
           CheckpointError: a checkpoint could not be written; the one before it is still there.
         """
-        started = self.read = time.perf_counter()
+        self.started = self.read = time.perf_counter()
         dataset, step = self.experiment.dataset, self.start
         capacity = self.programs.capacity
         self.feed = Prefetch(dataset, capacity, self._plan, self.total, step) if isinstance(dataset, Stream) else None
@@ -223,8 +230,7 @@ class Driver:
                     self.sentinel.keep(step, self.carry)
             self._settle(0)
             self.sentinel.look_at(step, self.carry)
-            if step > self.start:
-                self._save(step)
+            self._save(step)
             if self.checkpoints is not None:
                 self.checkpoints.wait()
         finally:
@@ -232,7 +238,11 @@ class Driver:
                 self.feed.close()
         if step < self.total and self.stopped_at is None:
             raise Interrupted(f"stopped after step {step} of {self.total}", self.interrupted())
-        return self._trained(time.perf_counter() - started)
+        return self._trained()
+
+    def _seconds(self) -> float:
+        """Of training until now, in the sessions before this one as well."""
+        return self.spent + time.perf_counter() - self.started
 
     def _dispatch(self, step: int) -> int:
         """Starts the chunk that begins at `step`, and says where it ends."""
@@ -336,7 +346,7 @@ class Driver:
         for hook in self.hooks:
             hook(Event(step, self.total, members, latest, lambda: self.programs.finish(self.carry.train, self.hyper)))
 
-    def _trained(self, seconds: float) -> Trained:
+    def _trained(self) -> Trained:
         jax.block_until_ready(self.carry)
         steps = {name: np.concatenate([s for s, _ in chunks]) for name, chunks in self.history.items()}
         history = {name: np.concatenate([v for _, v in chunks], -1) for name, chunks in self.history.items()}
@@ -348,7 +358,7 @@ class Driver:
             params, state = jax.tree.map(partial(_where_found, best_step > 0), best, last)
         waited = None if self.feed is None else self.feed.waited
         every = (params, state, history, steps, self.ended, best_step)
-        return Trained(*every, self.sentinel.failed, self.sentinel.moment, seconds, waited, self.programs)
+        return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, self.programs)
 
 
 def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Array:

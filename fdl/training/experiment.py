@@ -12,6 +12,7 @@ import jax
 from fdl.data.dataset import Dataset, Full
 from fdl.errors import InputError
 from fdl.rules import Rules
+from fdl.runs.retention import NEWEST, Keep
 from fdl.training.selection import MODES
 from fdl.training.step import Monitor, Update
 from fdl.training.task import Task
@@ -34,6 +35,7 @@ class Experiment:
       eval_every: steps between evaluations; None = only after the last step. There is always one after the last step.
       checkpoint_every: steps between checkpoints of a run with a folder; None = after ten minutes. There is always one
         at the end.
+      keep: which of them stay, by default the two newest, see `fdl.Keep`.
       augment: (batch, key) -> batch, in training only.
       trainable: `[(regex over "a/b/kernel", bool), ...]`, the first that is found in a path decides, and a path without
         a rule trains. Frozen parameters stay as they are to the bit, without gradient or optimiser state.
@@ -67,6 +69,7 @@ class Experiment:
     num_epochs: int | None = None
     eval_every: int | None = None
     checkpoint_every: int | None = None
+    keep: Keep = NEWEST
     augment: Callable[[Any, jax.Array], Any] | None = None
     trainable: Rules[bool] = ()
     select: str | None = None
@@ -101,6 +104,7 @@ class Experiment:
             got = f"num_steps={self.num_steps}, num_epochs={self.num_epochs}"
             raise InputError(f"Experiment: give exactly one of num_steps and num_epochs, got {got}")
         self._check_selection()
+        self._check_keep()
         self.update()
         self.steps_per_epoch()
         total = self.total_steps()
@@ -132,6 +136,18 @@ class Experiment:
                 known, "select", f'a metric of an evaluation set (there are: {sets}), such as "val/loss"', self.select
             )
 
+    def _check_keep(self) -> None:
+        _expect(isinstance(self.keep, Keep), "keep", "an fdl.Keep, such as fdl.Keep(last=2, every=1000)", self.keep)
+        every = self.checkpoint_every
+        if self.keep.every is not None:
+            fits = every is not None and self.keep.every % every == 0
+            _expect(fits, "keep: every", f"a multiple of checkpoint_every, {every}", self.keep.every)
+        if self.keep.best:
+            _expect(self.select is not None, "keep: best", 'select="val/loss" or so with it', None)
+            fits = every is not None and self.eval_every is not None and every % self.eval_every == 0
+            expected = f"a multiple of eval_every, {self.eval_every}, for what is kept has to be evaluated"
+            _expect(fits, "checkpoint_every", expected, every)
+
     @property
     def dataset(self) -> Dataset:
         """The training set, `Full()` (the batch `{}`) where there is none."""
@@ -152,7 +168,8 @@ class Experiment:
         """The same experiment cut down to seconds: 8 steps, and two batches of each evaluation set."""
         steps = min(8, self.total_steps())
         evaluate = {name: dataset.head(2 * (self.batch_size or 64)) for name, dataset in self.evaluate.items()}
-        return dataclasses.replace(self, evaluate=evaluate, num_steps=steps, num_epochs=None, eval_every=None)
+        changes: Any = {"evaluate": evaluate, "num_steps": steps, "num_epochs": None, "eval_every": None}
+        return dataclasses.replace(self, **changes, keep=NEWEST)
 
 
 def _expect(fits: bool, name: str, expected: str, got: Any) -> None:

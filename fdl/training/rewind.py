@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl import data
 from fdl.core import fold
 from fdl.data.stream import Stream, read_chunk
 from fdl.training.executables import Programs
@@ -64,13 +65,13 @@ def rewound(
     while high - low.step > 1:
         middle = Kept((low.step + high) // 2, {})
         middle = middle._replace(
-            arrays=_advanced(programs, key, hyper, put(template, low.arrays, ""), low, middle.step)
+            arrays=_advanced(programs, key, hyper, put(template, low.arrays, "")[0], low, middle.step)
         )
         if _finite(middle.arrays, kept.arrays, member):
             low = middle
         else:
             high = middle.step
-    carry = put(template, low.arrays, "")
+    carry = put(template, low.arrays, "")[0]
     values = {name: value[member].item() for name, value in hyper.items()}
     experiment = programs.recipe.at(values)
     now = jax.tree.map(lambda leaf: leaf[member] if member else leaf, carry.train)
@@ -110,4 +111,6 @@ def batch_of(experiment: Experiment, arrays: Any, key: jax.Array, step: int) -> 
     order, position = epoch_order(experiment, key, step // per_epoch), step % per_epoch
     batch = dataset.batch(arrays, order, position, size)
     places = np.asarray(order if size is None else order[position * size : (position + 1) * size])
+    if size is None and isinstance(dataset, data.Arrays):  # all of them, for which no order is kept
+        places = np.arange(len(dataset))
     return batch, places if len(places) else None

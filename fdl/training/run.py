@@ -17,6 +17,7 @@ import numpy as np
 from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, NonFiniteError
 from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.fitting import AS_IT_IS, Resume, table
 from fdl.runs.folder import RunFolder
 from fdl.training.driver import Driver, Hook, Result, Watcher
 from fdl.training.executables import Programs
@@ -31,7 +32,7 @@ def run(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: bool | Resume = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Result:
@@ -43,7 +44,7 @@ def run(
       seed: draws initial values, the order of the examples, dropout, everything.
       folder: a new folder for config, manifest, metrics, checkpoints and result; None writes nothing.
       resume: `folder` is that of a run that was interrupted, or killed: goes on from its newest verified checkpoint, to
-        the same bits as if nothing had happened.
+        the same bits as if nothing had happened. `fdl.Resume(...)` does that where the experiment has changed.
       chunk: steps between two looks from the host; None adapts to about a second.
       hooks: called with an `Event` after every chunk; the device waits for them.
 
@@ -69,7 +70,7 @@ def execute(
     config: Any = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: bool | Resume = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
     watchers: Sequence[Watcher] = (),
@@ -96,14 +97,14 @@ def execute(
                 options: Any = {"checkpoints": checkpoints}
                 driver = Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **options)
                 if resume:
-                    files.forget_after(continued(driver, checkpoints, tell))
+                    files.forget_after(continued(driver, checkpoints, resume, files.adapted, tell))
                 return driver.drive().result()
 
     if folder is None:
         if resume:
             raise InputError("run: resume needs the folder of the run")
         return train(watchers, None)
-    with RunFolder(folder, config=config, seed=seed, resume=resume) as files:
+    with RunFolder(folder, config=config, seed=seed, resume=bool(resume)) as files:
         files.share(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
         result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info})
@@ -123,15 +124,27 @@ def explained(folder: Path | None, config: Any) -> Iterator[None]:
         raise
 
 
-def continued(driver: Driver, checkpoints: Checkpoints, tell: Callable[[str], None]) -> int:
-    """Puts a run back to its newest verified checkpoint, and returns the step of that; 0 = from the start."""
+def continued(
+    driver: Driver,
+    checkpoints: Checkpoints,
+    resume: bool | Resume,
+    adapted: Callable[[list[str]], None],
+    tell: Callable[[str], None],
+) -> int:
+    """Puts a run back to its newest verified checkpoint, and returns the step of that; 0 = from the start.
+
+    `adapted` gets what was not taken as it is, `tell` what a user should know.
+    """
     saved, skipped = checkpoints.newest()
     for remark in skipped:
         tell(f"skipped a checkpoint: {remark}")
     if saved is None:
         tell("there is no checkpoint: starting from the beginning")
         return 0
-    driver.restore(saved)
+    lines = driver.restore(saved, resume if isinstance(resume, Resume) else AS_IT_IS)
+    if lines:
+        adapted(lines)
+        tell(table("the checkpoint is not taken as it is:", lines))
     tell(f"going on after step {saved.step}")
     return saved.step
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,13 @@ import numpy as np
 
 from fdl.errors import InputError
 from fdl.rules import path_of
+from fdl.runs.checkpoints import Saved
+from fdl.runs.fitting import AS_IT_IS, Resume, differences, table
+from fdl.training.experiment import Experiment
+from fdl.training.optimizer_facts import changes, facts_of
 
-LINES = 10  # of a table of differences
+History = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
+"""name -> pieces of (steps [n], values [..., n]), as they came."""
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:
@@ -21,35 +26,85 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
     return {path_of(path): np.array(_plain(leaf)) for path, leaf in leaves}  # a copy: the next chunk takes the buffer
 
 
-def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
-    """The tree with these arrays in place of its leaves, on the same devices.
+def facts_at(experiment: Experiment, history: History, step: int) -> dict[str, Any]:
+    """What a checkpoint says of a run beside its arrays: names, the optimizer, what it is selected by."""
+    facts: dict[str, Any] = {"names": list(history), "optimizer": facts_of(experiment.optimizer)}
+    facts["num_steps"] = experiment.total_steps()
+    if experiment.select is not None and experiment.select in history:
+        steps, values = history[experiment.select][-1]
+        if steps[-1] == step and values.shape == (1,) and np.isfinite(values[0]):  # of a run, evaluated just now
+            score = float(values[0]) * (1 if experiment.mode == "min" else -1)
+            facts |= {"score": score, "selected": {experiment.select: float(values[0])}}
+    return facts
+
+
+class Past(NamedTuple):
+    """A checkpoint of a run, taken apart: the state by path, history, when it was over, seconds of training."""
+
+    run: dict[str, np.ndarray]
+    history: dict[str, list[tuple[np.ndarray, np.ndarray]]]
+    stopped_at: int | None
+    seconds: float
+
+
+def past(saved: Saved, total: int) -> Past:
+    """Takes a checkpoint apart, of a run that goes on to step `total`.
+
+    Raises:
+      InputError: it is whole, but not of a run, or of one that got further.
+    """
+    if saved.step > total:
+        raise InputError(f"{saved.path}: is after step {saved.step}, the experiment has only {total}")
+    parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
+    try:
+        for path, array in saved.arrays.items():
+            part, _, name = path.partition("/")
+            parts[part][name] = array
+        history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
+        fits = all(len(steps) == values.shape[-1] for [(steps, values)] in history.values())
+        stopped_at, seconds = saved.facts["stopped_at"], float(saved.facts.get("seconds", 0.0))
+        ended = parts["run"].get("ended")
+        if ended is not None:  # with more steps than it had, who was going on does
+            parts["run"]["ended"] = np.where(ended == saved.facts.get("num_steps"), total, ended).astype(ended.dtype)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        fits, history, stopped_at, seconds = False, {}, None, 0.0
+    if not fits or not isinstance(stopped_at, int | None):
+        raise InputError(f"{saved.path}: is whole, but no checkpoint of a run")
+    return Past(parts["run"], history, stopped_at, seconds)
+
+
+def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str, resume: Resume = AS_IT_IS) -> tuple[Any, list[str]]:
+    """The tree with these arrays in place of its leaves, on the same devices; and what was changed on the way.
 
     Raises:
       InputError: a table of paths that are missing (-), not expected (+), or of another shape or dtype (!).
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     expected = {path_of(path): leaf for path, leaf in leaves}
-    problems = differences({path: _plain(leaf) for path, leaf in expected.items()}, arrays)
+    plain = {path: _plain(leaf) for path, leaf in expected.items()}
+    found, lines = resume.fitted(arrays, plain)
+    problems = [] if resume.partial else list(differences(plain, found).values())
     if problems:
-        shown = [*problems[:LINES], *([f"and {len(problems) - LINES} more"] if len(problems) > LINES else [])]
-        raise InputError("\n  ".join([f"{where} does not fit this experiment:", *shown]))
-    return jax.tree.unflatten(structure, [_placed(arrays[path], leaf) for path, leaf in expected.items()])
+        hint = "\nto take it in part, renamed or cast: fdl resume RUN --partial --rename --cast, in Python fdl.Resume"
+        raise InputError(table(f"{where} does not fit this experiment:", problems) + hint)
+    placed = [_placed(found[path], leaf) if path in found else leaf for path, leaf in expected.items()]
+    return jax.tree.unflatten(structure, placed), lines
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """A line for each path that is not in both, or not alike."""
-    lines = [f"- {path}: missing, expected {_kind(expected[path])}" for path in expected if path not in found]
-    lines += [f"+ {path}: not expected, {_kind(found[path])}" for path in sorted(found) if path not in expected]
-    both = [path for path in expected if path in found]
-    return lines + [
-        f"! {path}: expected {_kind(expected[path])}, got {_kind(found[path])}"
-        for path in both
-        if _kind(expected[path]) != _kind(found[path])
-    ]
+def same_optimizer(saved: Saved, optimizer: Any, resume: Resume = AS_IT_IS) -> list[str]:
+    """Refuses the state of another optimizer, which may have the same shapes, unless that is wanted: then it is said.
 
+    A checkpoint that says nothing of its optimizer passes.
 
-def _kind(array: Any) -> str:
-    return f"{jnp.dtype(array.dtype).name}{list(array.shape)}"
+    Raises:
+      InputError: what was, and what is.
+    """
+    now = facts_of(optimizer)
+    before = saved.facts.get("optimizer", now)
+    lines = changes(before, now)
+    if lines and not resume.partial:
+        raise InputError(table(f"{saved.path} is of another optimizer; bring it back, or start a new run:", lines))
+    return [f"optimizer: {line}" for line in lines]
 
 
 def _plain(leaf: Any) -> Any:

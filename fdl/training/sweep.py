@@ -10,15 +10,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, did_you_mean
-from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.fitting import Resume
 from fdl.runs.folder import RunFolder
 from fdl.runs.manifest import config_hash
 from fdl.training.driver import Driver, Hook, Trained, Watcher
@@ -41,7 +41,7 @@ def sweep(
     seeds: Sequence[int] = (0,),
     *,
     folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
+    resume: bool | Resume = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
     devices: Sequence[Any] | None = None,
@@ -63,7 +63,8 @@ def sweep(
       folder: a new folder for config, manifest, checkpoints of each block of members, members.csv, the picture
         sweep.png (with matplotlib) and result.json, the means over members; where one fails, repro.npz and repro.py,
         which take its step again. None writes nothing.
-      resume: `folder` is that of a sweep that was interrupted: goes on from its newest verified checkpoints.
+      resume: `folder` is that of a sweep that was interrupted: goes on from its newest verified checkpoints;
+        also as `fdl.Resume(...)` says.
       chunk, hooks: as for `fdl.run`; an event has `members`, and metrics [members].
       devices: members are divided over them; None = all there are.
       max_members: at most so many side by side, the others after them; None = as many as fit into memory.
@@ -109,7 +110,7 @@ def sweep(
             raise InputError("sweep: resume needs the folder of the sweep")
         return _trained(members, options)
     told = {"seeds": list(seeds), "settings": config_hash(settings)}
-    with RunFolder(folder, config=config, seed=told, resume=resume) as files:
+    with RunFolder(folder, config=config, seed=told, resume=bool(resume)) as files:
         files.note(over=over)
         result = _trained(members, dataclasses.replace(options, files=files))
         result.to_csv(files.path / "members.csv")
@@ -130,7 +131,7 @@ class _Options:
     devices: list[Any]
     max_members: int | None
     halving: int | None
-    resume: bool
+    resume: bool | Resume
     say: Callable[[str], None]
     display: Display | None
     files: RunFolder | None
@@ -163,8 +164,9 @@ def _trained(members: list[Member], options: _Options) -> SweepResult:
             continue
         name = f"program {len(results) + 1}"
         options.say(f"{name}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {group.sharing()}")
-        files = options.files
-        results.append(group.train(None if files is None else partial(files.checkpoints, name.replace(" ", "-"))))
+        if options.files is not None:
+            options.files.share(**{f"data of {name}": group.fingerprint()})
+        results.append(group.train(name.replace(" ", "-")))
     return SweepResult.of(members, results)
 
 
@@ -266,31 +268,29 @@ class _Group:
                 raise InputError(f"sweep: the data depends on the swept field {each.field!r}: {each.where}")
         return bad
 
-    def train(self, checkpoints: Callable[[str], Checkpoints] | None) -> Bucket:
-        """Block after block through the same executables."""
+    def train(self, name: str) -> Bucket:
+        """Block after block through the same executables; checkpoints are those of `name`."""
         with interruptible() as interrupted:
             blocks = range(0, len(self.members), self.block)
-            done = [self._train_block(first, checkpoints, interrupted) for first in blocks]
+            done = [self._train_block(first, name, interrupted) for first in blocks]
         return Bucket(tuple(self.numbers), self.block, tuple(done))
 
-    def _train_block(
-        self, first: int, checkpoints: Callable[[str], Checkpoints] | None, interrupted: Callable[[], int]
-    ) -> Trained:
-        options, experiment = self.options, self.recipe.experiment
+    def _train_block(self, first: int, name: str, interrupted: Callable[[], int]) -> Trained:
+        options, files, experiment = self.options, self.options.files, self.recipe.experiment
         keys, hyper = self._block(self.programs.recipe, first)
         more: Any = {"reports": [self.reports[i] for i in self._rows(first)], "rungs": self._rungs()}
-        watchers: list[Watcher] = [] if options.files is None else [options.files.latest]
+        watchers: list[Watcher] = [] if files is None else [files.latest]
         with ExitStack() as stack:
             if options.display is not None:
                 count = min(self.block, len(self.members) - first)
                 watchers.append(stack.enter_context(options.display(experiment, count)))
             saved = None
-            if checkpoints is not None:
-                saved = stack.enter_context(closing(checkpoints(f"block-{first // self.block + 1}")))
+            if files is not None:
+                saved = stack.enter_context(closing(files.checkpoints(name, f"block-{first // self.block + 1}")))
             common = options.chunk, options.hooks, watchers, interrupted
             driver = Driver(self.programs, keys, hyper, *common, checkpoints=saved, **more)
-            if options.resume and saved is not None:
-                continued(driver, saved, options.say)
+            if options.resume and files is not None and saved is not None:
+                continued(driver, saved, options.resume, files.adapted, options.say)
             trained = driver.drive()
         self._explain(trained.moment, first)
         return trained
@@ -307,6 +307,11 @@ class _Group:
         folder = None if self.options.files is None else self.options.files.path
         for line in explain(moment, folder, member.config, f"the member {name}"):
             self.options.say(line)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Of the data that the members share."""
+        experiment = self.recipe.experiment
+        return fingerprint({"train": experiment.dataset, **experiment.evaluate})
 
     def _rungs(self) -> dict[int, tuple[int, int]]:
         """Of successive halving: step of a rung -> how many of how many members go on after it."""

@@ -199,9 +199,80 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fdl.make_step(lambda: None, optax.sgd(0.1), acumulate=2), "no option 'acumulate'; did you mean 'accu"),
 }  # fmt: skip
 
-RESTORED = (
-    "39 the optimiser's state in a checkpoint has other shapes",
-    "46 the parameters in a checkpoint have other shapes",
-    "47 a float32 checkpoint into bfloat16 or int32",
-    "48 a checkpoint of Adam into Nadam, AdamW or another learning rate",
-)
+HALF = lambda params: jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)  # noqa: E731
+
+
+def typed(model: fdl.Layer, cast: Callable[[Any], Any]) -> fdl.Task:
+    """The task of `experiment` with its parameters in another type."""
+    task = fdl.supervised(model, losses.softmax_cross_entropy)
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        params, state = task.init(key)
+        return cast(params), state
+
+    return fdl.Task(init, task.objective)
+
+
+ADAM = r"is of another optimizer; bring it back.*chain/0/scale_by_adam/"
+RESTORED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "39 the optimiser's state in a checkpoint has other shapes": (
+        {"optimizer": optax.adafactor(1e-2, min_dim_size_to_factor=2)},
+        {"optimizer": optax.adafactor(1e-2, min_dim_size_to_factor=128)},
+        r"another optimizer; .*min_dim_size_to_factor: was 2, is 128",
+    ),
+    "39 the optimiser's state is that of other trained parameters": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.adam(1e-2), "trainable": [("bias", False)]},
+        r"does not fit this experiment:.*\+ carry/train/opt_state/0/mu/bias: not expected, float32\[3\]",
+    ),
+    "46 the parameters in a checkpoint have other shapes": (
+        {"model": nn.Linear(4, 3)},
+        {"model": nn.Linear(4, 5)},
+        r"! carry/train/params/kernel: expected float32\[4, 5\], got float32\[4, 3\]",
+    ),
+    "46 the parameters in a checkpoint have other names": (
+        {"model": nn.Serial(nn.Linear(4, 3))},
+        {"model": nn.Serial(head=nn.Linear(4, 3))},
+        r"- carry/train/params/head/kernel: missing, expected float32\[4, 3\].*\+ carry/train/params/0/bias",
+    ),
+    "47 a float32 checkpoint into bfloat16": (
+        {},
+        {"task": typed(nn.Linear(4, 3), HALF)},
+        r"! carry/train/params/bias: expected bfloat16\[3\], got float32\[3\]",
+    ),
+    "48 a checkpoint of Adam into Nadam": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.nadam(1e-2)},
+        ADAM + "nesterov: was False, is True",
+    ),
+    "48 a checkpoint of Adam into RAdam": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.radam(1e-2)},
+        ADAM + "b1: was 0.9, is not there.*more",
+    ),
+    "48 a checkpoint of Adam into AdaBelief": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.adabelief(1e-2)},
+        ADAM + "b1: was 0.9, is not there.*scale_by_belief",
+    ),
+    "48 a checkpoint of Adam into Adam with another b1": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.adam(1e-2, b1=0.8)},
+        ADAM + "b1: was 0.9, is 0.8$",
+    ),
+    "48 a checkpoint of Adam into another learning rate": (
+        {"optimizer": optax.adam(1e-2)},
+        {"optimizer": optax.adam(1e-3)},
+        r"another optimizer; .*chain/1/scale/step_size: was -0.01, is -0.001$",
+    ),
+    "48 a checkpoint of AdamW into another decay": (
+        {"optimizer": optax.adamw(1e-2)},
+        {"optimizer": optax.adamw(1e-2, weight_decay=0.1)},
+        r"add_decayed_weights/weight_decay: was 0.0001, is 0.1$",
+    ),
+    "48 a schedule into another one": (
+        {"optimizer": optax.adam(optax.linear_schedule(1e-2, 0.0, 10))},
+        {"optimizer": optax.adam(optax.linear_schedule(1e-2, 0.0, 20))},
+        r"polynomial_schedule/transition_steps: was 10, is 20$",
+    ),
+}

@@ -10,7 +10,7 @@ import pytest
 import fdl
 from fdl.training import executables
 from tests.bad_input import test_answered
-from tests.bad_input.cases import REFUSED, RESTORED
+from tests.bad_input.cases import REFUSED, RESTORED, experiment
 
 
 def message_of(error: pytest.ExceptionInfo) -> str:
@@ -31,9 +31,24 @@ def test_is_refused_before_anything_is_compiled(case, monkeypatch):
 
 
 @pytest.mark.parametrize("case", RESTORED)
-@pytest.mark.skip(reason="checkpoints: written with the module that restores them")
-def test_is_refused_when_a_checkpoint_is_restored(case):
-    raise NotImplementedError(case)
+def test_is_refused_when_a_checkpoint_is_restored(case, tmp_path):
+    before, now, message = RESTORED[case]
+
+    def unplugged(event: fdl.Event) -> None:
+        if event.step == 2:
+            raise KeyboardInterrupt
+
+    common: Any = {"num_steps": 3, "checkpoint_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        fdl.run(experiment(**common, **before), folder=tmp_path / "run", chunk=1, hooks=[unplugged])
+    kept = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()}
+    with pytest.raises(fdl.InputError) as error:
+        fdl.run(experiment(**common, **now), folder=tmp_path / "run", resume=True)
+    assert re.search(message, message_of(error), re.DOTALL), message_of(error)
+    assert len(message_of(error).splitlines()) <= 15
+    assert kept
+    assert all(path.read_bytes() == data for path, data in kept.items())  # and it is still there
+    assert fdl.run(experiment(**common, **before), folder=tmp_path / "run", resume=True).info["steps"] == 3
 
 
 def test_every_number_of_the_catalogue_is_here():

@@ -17,14 +17,16 @@ import pytest
 from fdl.errors import InputError
 from fdl.runs import checkpoints as module
 from fdl.runs.checkpoints import ARRAYS, MANIFEST, CheckpointError, Checkpoints, read
+from fdl.runs.retention import NEWEST, Keep
 
 ROWS = np.arange(300, dtype=np.float32)
 
 
-def write(folder: Path, *steps: int, keep: int = 2) -> Checkpoints:
-    written = Checkpoints(folder, keep=keep)
+def write(folder: Path, *steps: int, keep: Keep = NEWEST) -> Checkpoints:
+    written = Checkpoints(folder)
     for step in steps:
-        written.save(step, {"params/w": ROWS + step, "empty": np.zeros((0, 3))}, {"names": ["loss"], "step": step})
+        arrays = {"params/w": ROWS + step, "empty": np.zeros((0, 3))}
+        written.save(step, arrays, {"names": ["loss"], "step": step}, keep)
     written.wait()
     return written
 
@@ -62,9 +64,86 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
         np.testing.assert_array_equal(saved.arrays[name], array)
 
 
+def test_the_file_is_one_that_safetensors_would_have_written(tmp_path: Path):
+    from safetensors.numpy import load_file, save_file
+
+    arrays: dict[str, np.ndarray] = {"b": ROWS.reshape(3, 100), "a": np.arange(4) > 1, "": np.array(2, np.int8)}
+    arrays["turned"] = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, arrays, {})
+    checkpoints.wait()
+    written = tmp_path / "00000001" / ARRAYS
+    save_file({name: np.ascontiguousarray(x).reshape(x.shape) for name, x in arrays.items()}, tmp_path / "theirs")
+    mine, theirs = load_file(written), load_file(tmp_path / "theirs")
+    assert mine.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (mine[name].dtype, mine[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(mine[name], array)
+
+
 def test_the_newest_ones_stay(tmp_path: Path):
     write(tmp_path, 5, 10, 15, 100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000015", "00000100"]
+
+
+SCORES = {10: 0.5, 20: 0.1, 30: None, 40: 0.1, 50: 0.3, 60: 0.9}
+
+
+@pytest.mark.parametrize(
+    ("keep", "stay"),
+    [
+        (Keep(), {50, 60}),
+        (Keep(last=1), {60}),
+        (Keep(last=9), set(SCORES)),
+        (Keep(last=1, every=20), {20, 40, 60}),
+        (Keep(last=1, every=1), set(SCORES)),
+        (Keep(last=1, best=1), {20, 60}),  # of equals the earlier
+        (Keep(last=1, best=3), {20, 40, 50, 60}),
+        (Keep(last=1, best=9), {10, 20, 40, 50, 60}),  # what was not evaluated is never the best
+        (Keep(last=2, every=30, best=1), {20, 30, 50, 60}),
+    ],
+)
+def test_what_stays(keep: Keep, stay: set[int], tmp_path: Path):
+    assert keep.stay(SCORES) == stay
+    written = Checkpoints(tmp_path)
+    for step, score in SCORES.items():
+        written.save(step, {"w": ROWS}, {"score": score}, keep)
+    written.wait()
+    assert {int(path.name) for path in written.all()} == stay
+
+
+@pytest.mark.parametrize("wrong", [{"last": 0}, {"last": True}, {"every": 0}, {"best": -1}, {"last": 1.5}])
+def test_what_cannot_be_kept(wrong: Any):
+    with pytest.raises(InputError, match="expected a whole number >="):
+        Keep(**wrong)
+
+
+def test_nothing_is_deleted_before_the_newest_was_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk that takes what it is given and has something else: the checkpoints before stay, and it is said."""
+    checkpoints, store = write(tmp_path, 1, 2), module._store
+
+    def lies(path: Path, pieces: Any) -> Any:
+        told = store(path, pieces)
+        if path.name == ARRAYS:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return told
+
+    monkeypatch.setattr(module, "_store", lies)
+    checkpoints.save(3, {"params/w": ROWS + 3}, {"names": ["loss"], "step": 3}, Keep(last=1))
+    assert "is damaged" in str(failure(checkpoints))
+    assert newest(tmp_path)[0] == 2
+    assert {path.name for path in checkpoints.all()} == {"00000001", "00000002", "00000003"}
+
+
+def test_damaged_ones_ahead_of_the_run_push_no_good_one_out(tmp_path: Path):
+    write(tmp_path, 1, 10, 20, keep=Keep(last=3))
+    for step in (10, 20):
+        (tmp_path / f"{step:08d}" / ARRAYS).write_bytes(b"")
+    write(tmp_path, 2)  # the run went back to 1, and goes on
+    assert newest(tmp_path)[0] == 2
+    write(tmp_path, 10, keep=Keep(last=1))
+    assert newest(tmp_path)[0] == 10
+    assert not (tmp_path / "00000001").exists()
 
 
 def test_a_thousand_flipped_bits_are_all_found(tmp_path: Path):

@@ -94,8 +94,9 @@ def named(report: Report) -> list[int]:
     return [examples[row] for row in report.findings[0].rows or ()]
 
 
-def test_a_layer_is_named_with_step_and_example():
-    error, report = failure(trains(Shift(), nn.Serial(Log())))
+@pytest.mark.parametrize("batch_size", [12, None])
+def test_a_layer_is_named_with_step_and_example(batch_size: int | None):
+    error, report = failure(trains(Shift(), nn.Serial(Log()), batch_size=batch_size))
     assert str(error).startswith("the training loss is -inf at step 4 of 40")
     assert (report.step, *first(report)) == (4, "forward", "1/0", "inf")
     assert named(report) == [LOW]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 
 import fdl
 from fdl import nn
-from fdl.runs.checkpoints import Checkpoints
+from fdl.runs.checkpoints import Checkpoints, read
 from fdl.runs.folder import RunFolder
 from tests.training.test_run import arrays, assert_same_bits
 from tests.training.test_sweep import Config, build
@@ -183,7 +184,7 @@ def test_what_does_not_belong_to_the_run_is_refused(tmp_path: Path):
     refused(r"the config differs in learning_rate \(0.01, now 0.02\)", config=Config(learning_rate=0.02))
     refused("has seed 0, not 1", seed=1)
     refused(
-        r"(?s)does not fit this experiment:.*- carry/train/opt_state.*mu.*missing.*and \d+ more",
+        r"(?s)is of another optimizer;.*scale_by_adam/b1: was 0.9, is not there.*and \d+ more",
         build=lambda config: replace(saving(config), optimizer=optax.chain(optax.clip(1.0), optax.lion(1e-3))),
     )
     refused(
@@ -214,6 +215,63 @@ def test_what_does_not_belong_to_the_run_is_refused(tmp_path: Path):
         fdl.run(saving, Config(), folder=tmp_path / "none", resume=True)
     with pytest.raises(fdl.InputError, match="needs the folder"):
         fdl.run(saving, Config(), resume=True)
+
+
+def test_the_best_checkpoints_of_a_run_stay(tmp_path: Path):
+    def scored(config: Config) -> fdl.Experiment:
+        common: Any = {"eval_every": 3, "checkpoint_every": 3, "mode": "max", "select": "test/accuracy"}
+        return replace(build(config), **common, keep=fdl.Keep(last=1, every=12, best=2))
+
+    result = fdl.run(scored, Config(), folder=tmp_path / "run")
+    values, steps = result.history["test/accuracy"], result.steps["test/accuracy"]
+    best = sorted(zip(-values, steps, strict=True))[:2]
+    expected = {int(step) for _, step in best} | {12, 24, 36} | {int(steps[-1])}
+    found = {int(path.name): read(path).facts for path in Checkpoints(tmp_path / "run" / "checkpoints").all()}
+    assert set(found) == {step for step in expected if step <= steps[-1]}
+    for step, facts in found.items():
+        assert facts["selected"] == {"test/accuracy": float(values[steps == step][0])}
+
+
+def test_no_step_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """For the second time it would be gone while it is replaced; the last step is often one that is due as well."""
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, *rest: saved.append(step) or save(self, step, *rest))
+    fdl.run(replace(build(Config()), checkpoint_every=4, num_epochs=None, num_steps=12), folder=tmp_path / "run")
+    assert saved == [4, 8, 12]
+
+
+def test_the_seconds_of_all_sessions_add_up(tmp_path: Path):
+    folder = stopped(tmp_path)  # at step 20, with the newest checkpoint at 14
+    saved = Checkpoints(folder / "checkpoints").newest()[0]
+    assert saved is not None
+    again = fdl.run(saving, Config(), folder=folder, resume=True)
+    before = saved.facts["seconds"]
+    assert 0 < before < again.info["seconds_train"]
+    last = Checkpoints(folder / "checkpoints").newest()[0]
+    assert last is not None
+    assert before < last.facts["seconds"] <= again.info["seconds_train"]
+
+
+def test_a_sweep_goes_on_with_the_data_it_had(tmp_path: Path):
+    with pytest.raises(UnpluggedError):
+        fdl.sweep(saving, Config(), folder=tmp_path / "s", chunk=3, hooks=[unplug(20)])
+
+    def other(config: Config) -> fdl.Experiment:
+        return replace(saving(config), train=arrays(seed=7))
+
+    with pytest.raises(fdl.InputError, match="the data of program 1 of the run that is resumed were other ones"):
+        fdl.sweep(other, Config(), folder=tmp_path / "s", resume=True)
+    fdl.sweep(saving, Config(), folder=tmp_path / "s", resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path):
+    folder = stopped(tmp_path)
+    with pytest.raises(UnpluggedError):
+        fdl.run(saving, Config(), seed=1, folder=tmp_path / "other", chunk=4, hooks=[unplug(20)])
+    shutil.rmtree(folder / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", folder / "checkpoints")
+    with pytest.raises(fdl.InputError, match=r"00000014: is of a run with seed 1, this one has 0"):
+        fdl.run(saving, Config(), folder=folder, resume=True)
 
 
 def test_a_second_writer_is_refused_and_told_who_is_the_first(tmp_path: Path):

@@ -1,0 +1,103 @@
+"""A checkpoint and what it is put into: whether they fit, and what to do where they do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fdl.errors import InputError
+from fdl.runs.stored import kind
+
+LINES = 10  # of a table of differences
+SELECTED = "best/"  # what means nothing in parts: a best value without the parameters that had it
+NEEDED = ("carry/order", "ended", "failed")  # what nothing can stand in for, in the middle of an epoch
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a checkpoint is put into an experiment that it does not fit, for `fdl.run(..., resume=Resume(...))`.
+
+    What was changed or not taken is printed, and kept in the manifest of the run.
+
+    Args:
+      partial: take what fits, also where the optimizer is another one, and leave the rest as before the first step.
+      rename: (regex, replacement) pairs, as `re.sub` takes them, for paths such as those of the table that says what
+        does not fit: ("/fc/", "/head/") renames parameters, and their part of the optimiser's state.
+      cast: into the dtypes of the experiment.
+
+    Raises:
+      InputError: a regex that is none.
+    """
+
+    partial: bool = False
+    rename: Sequence[tuple[str, str]] = ()
+    cast: bool = False
+
+    def __post_init__(self) -> None:
+        for regex, replacement in self.rename:
+            try:
+                re.sub(regex, replacement, "")
+            except (re.error, IndexError) as error:
+                raise InputError(f"resume: rename: {regex}={replacement}: {error}") from None
+
+    def fitted(self, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The arrays under new names and in new dtypes, and a line for each that was changed or is not taken."""
+        found, lines = self._renamed(arrays)
+        for path, array in found.items() if self.cast else ():
+            if path in expected and array.dtype != expected[path].dtype:
+                lines.append(f"{path}: cast from {array.dtype} to {expected[path].dtype}")
+                found[path] = array.astype(expected[path].dtype)
+        if self.partial:
+            self._require(expected, found)
+            unfit = differences(expected, found)
+            if any(path.startswith(SELECTED) for path in unfit):
+                unfit = {path: "" for path in found if path.startswith(SELECTED)} | unfit
+                lines.append("selection begins anew, as the best parameters do not fit")
+            lines += [f"not taken: {line}" for line in unfit.values() if line]
+            found = {path: array for path, array in found.items() if path not in unfit}
+        return found, lines
+
+    def _require(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        for path in NEEDED:
+            if path in expected and (path not in found or kind(expected[path]) != kind(found[path])):
+                was = kind(found[path]) if path in found else "nothing"
+                raise InputError(
+                    f"resume: {path}: expected {kind(expected[path])}, got {was}: with other data, another batch size "
+                    "or other members, start a new run"
+                )
+
+    def _renamed(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+        found, lines = {}, []
+        for path, array in arrays.items():
+            name = path
+            for regex, replacement in self.rename:
+                name = re.sub(regex, replacement, name)
+            if name in found:
+                raise InputError(f"resume: rename: two arrays would become {name}, one of them {path}")
+            if name != path:
+                lines.append(f"{path}: renamed {name}")
+            found[name] = array
+        return found, lines
+
+
+AS_IT_IS = Resume()
+
+
+def table(title: str, lines: Sequence[str]) -> str:
+    """The title, at most `LINES` lines below it, and how many more there are."""
+    more = [f"and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return "\n  ".join([title, *lines[:LINES], *more])
+
+
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each path that is missing (-), not expected (+), or of another shape or dtype (!)."""
+    lines = {path: f"- {path}: missing, expected {kind(expected[path])}" for path in expected if path not in found}
+    lines |= {path: f"+ {path}: not expected, {kind(found[path])}" for path in sorted(found) if path not in expected}
+    for path in expected:
+        if path in found and kind(expected[path]) != kind(found[path]):
+            lines[path] = f"! {path}: expected {kind(expected[path])}, got {kind(found[path])}"
+    return lines

@@ -1,0 +1,1 @@
+"""Checkpoints as each version of the format wrote them; they stay readable."""
