@@ -129,7 +129,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             free, needed = shutil.disk_usage(self.folder).free, sum(piece.nbytes for piece in pieces)
             if free < needed + SPARE:
-                raise CheckpointError(f"{place}: {free} bytes are free, {needed} are needed")
+                raise CheckpointError(f"{place}: {free} bytes are free; it needs {needed}, and {SPARE} to spare")
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
             beside.mkdir()
             files = {ARRAYS: _store(beside / ARRAYS, pieces)}
