@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +23,7 @@ from jax import lax
 
 import fdl
 from experiments import digits
+from experiments.benchmarks.load import Watch
 from fdl import nn, ops
 from fdl.training.driver import Driver
 from fdl.training.executables import Programs
@@ -348,16 +347,6 @@ VARIANTS: dict[str, Callable[[Work], Train]] = {
 }
 
 
-def busy() -> float | None:
-    """Seconds that all cores together have worked since the start, or were taken by the host; None where unknown."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    except OSError:
-        return None
-    user, nice, system, _, _, *rest = map(int, fields)
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
-
-
 def serve(requests: Iterable[str], shortest: float) -> None:
     """Answers each line with a line. The first of its kind compiles and trains, the others are samples.
 
@@ -382,15 +371,12 @@ def serve(requests: Iterable[str], shortest: float) -> None:
 
 
 def sample(train: Train, calls: int) -> dict[str, Any]:
-    """Seconds by the clock and of this process's cores, and of all others' work meanwhile, for each call."""
-    other, cpu, started = busy(), time.process_time(), time.perf_counter()
+    """Seconds by the clock and of this process's cores for each call, and whether others worked meanwhile."""
+    watch, cpu = Watch(), time.process_time()
     for _ in range(calls):
         train()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    after = busy()
-    others = None if other is None or after is None else max(0.0, after - other - cpu)
-    disturbed = others is not None and others > 0.1 * seconds + 0.03  # the system's clock has ticks of 10 ms
-    return {"seconds": seconds / calls, "cpu": cpu / calls, "disturbed": disturbed}
+    seconds, disturbed = watch.read()
+    return {"seconds": seconds / calls, "cpu": (time.process_time() - cpu) / calls, "disturbed": disturbed}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
+from fdl.errors import InputError
 from fdl.runs.options import Option
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
@@ -76,7 +77,8 @@ def say_where(error: BaseException, folder: Path) -> None:
     """Adds to the error where the run is recorded, and how to go on with it."""
     if folder.exists():
         error.add_note(f"recorded in {folder}")
-        if (folder / "checkpoints").exists() and not (folder / "result.json").exists():
+        unfinished = (folder / "checkpoints").exists() and not (folder / "result.json").exists()
+        if unfinished and not isinstance(error, InputError | FloatingPointError):  # it would come to the same again
             error.add_note(f"fdl resume {folder} goes on")
 
 

@@ -88,7 +88,7 @@ def make_chunk(
         def body(j: Any, loop: tuple[Carry, jax.Array]) -> tuple[Carry, jax.Array]:
             carry, history = loop
             new, metrics = advance(carry, arrays, key, hyper, start, j)
-            row = jnp.stack([metrics[name].astype(jnp.float32) for name in names])
+            row = jnp.array([metrics[name].astype(jnp.float32) for name in names], jnp.float32)
             if together and stops:
                 new = jax.tree.map(lambda n, o: jnp.where(stopped, o, n), new, carry)
             return new, lax.dynamic_update_index_in_dim(history, row, j, 0)

@@ -190,6 +190,15 @@ def test_the_optimizer_gets_its_extra_arguments():
     np.testing.assert_allclose(run.params, target, atol=1e-4)
 
 
+def test_a_step_that_measures_nothing_is_taken():
+    def count(params, state, opt_state, batch, *, key, optimizer):
+        return params + 1, state, opt_state, {}
+
+    task = fdl.Task(lambda key: (jnp.zeros(()), {}), step=count)
+    result = fdl.run(fdl.Experiment(task, optax.sgd(1.0), num_steps=5), chunk=2)
+    assert (float(result.params), result.history, result.info["steps"]) == (5.0, {}, 5)
+
+
 def test_a_task_may_bring_its_own_step_and_its_own_data():
     def step(params, state, opt_state, batch, *, key, optimizer):
         assert batch == {}
