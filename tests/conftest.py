@@ -22,12 +22,13 @@ jax.config.update("jax_debug_key_reuse", True)
 hypothesis.settings.register_profile("fdl", deadline=None)  # the first example compiles
 hypothesis.settings.load_profile("fdl")
 
-# The laws hold every layer, and are quick. What is particular to a family of layers, to an option of the engine or to a
-# command runs in the slow tier, and so do the examples in those docstrings.
+# The laws hold every layer, and are quick. What is particular to a family of layers, to an option of the engine, to a
+# command or to an experiment runs in the slow tier, and so do the examples in those docstrings.
 SLOW = (
-    *("commands", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
-    *("training/test_options.py", "training/test_selection.py", "training/test_sweep.py", "data/test_stream.py"),
-    "training/test_nonfinite.py",
+    *("bad_input", "commands", "experiments", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
+    *("data/test_stream.py", "runs/test_crash.py", "runs/test_mutation.py", "training/test_halving.py"),
+    *("training/test_nonfinite.py", "training/test_options.py", "training/test_resume.py"),
+    *("training/test_resume_otherwise.py", "training/test_selection.py", "training/test_sweep.py"),
 )
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")
