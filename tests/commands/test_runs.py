@@ -157,7 +157,7 @@ def test_names_move_no_cursor(runs: Path, capsys: pytest.CaptureFixture[str]) ->
         (["compare", "2c5", IDS[0][:-1] + "2"], f"did you mean '{IDS[0]}'"),
         (["compare", "2c5", ""], "there is no run ''"),
         (["compare", "2c5", "runs"], "is no run folder"),
-        (["compare", "2c5", "99", "--runs"], "expected a folder after it"),
+        (["compare", "2c5", "99", "--runs"], "--runs: expected a value after it"),
         (["compare", "2c5", "99", "--rnus", "x"], "did you mean '--runs'"),
     ],
 )
