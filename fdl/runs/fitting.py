@@ -30,7 +30,7 @@ class Resume:
       cast: into the dtypes of the experiment.
 
     Raises:
-      InputError: a regex that is none.
+      InputError: a regex that is none; on resuming, one that is found in no path.
     """
 
     partial: bool = False
@@ -72,6 +72,10 @@ class Resume:
 
     def _renamed(self, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
         found, lines = {}, []
+        for regex, _ in self.rename:
+            if not any(re.search(regex, path) for path in arrays):
+                some = next((path for path in arrays if "/params" in path), next(iter(arrays), "none"))
+                raise InputError(f"resume: rename: {regex!r} is found in no path; there is {some}, for example")
         for path, array in arrays.items():
             name = path
             for regex, replacement in self.rename:

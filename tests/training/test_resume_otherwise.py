@@ -155,6 +155,7 @@ def test_a_run_goes_on_for_longer_than_it_was_to(tmp_path: Path):
         ([("(", "x")], r"rename: \(=x: "),
         ([("a", r"\2")], "rename: a="),
         ([("/(body|head)/", "/x/")], "two arrays would"),
+        ([("^head/", "top/")], r"rename: '\^head/' is found in no path; there is best/params/body/bias, for"),
     ],
 )
 def test_renaming_that_cannot_be(rename: Any, message: str, tmp_path: Path):
