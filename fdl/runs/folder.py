@@ -72,6 +72,7 @@ class RunFolder:
         self.path, self.config, self.seed, self.resume = Path(folder), config, seed, resume
         self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
+        self._goes_on = False  # that run has been taken up
 
     def __enter__(self) -> RunFolder:
         config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
@@ -99,6 +100,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics.jsonl after a step: the run goes on from there."""
+        self.go_on()
         with self._explained():
             kept, self._whole = self._whole, 0
             self._metrics.seek(0)
@@ -108,6 +110,13 @@ class RunFolder:
                 self._whole += len(line)
             self._metrics.truncate(self._whole)
             self._metrics.seek(self._whole)
+
+    def go_on(self) -> None:
+        """Nothing stands against resuming any more: what tells how the run ended before is dropped."""
+        self._goes_on = True
+        with self._explained():
+            for name in (CRASH, "repro.npz", "repro.py"):
+                (self.path / name).unlink(missing_ok=True)
 
     def append(self, steps: Any, columns: Mapping[str, Any]) -> None:
         """One line for each of `steps`, the values of all `columns` beside it."""
@@ -163,11 +172,13 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            begun = self.resume or self._whole or (self.path / "checkpoints").exists()
+            begun = self._goes_on if self.resume else self._whole or (self.path / "checkpoints").exists()
             if isinstance(error, InputError) and not begun:
                 self._withdraw()  # what could be known to be wrong before it started was never a run
             elif not (self.path / "result.json").exists():
                 interrupted = isinstance(error, KeyboardInterrupt)
+                if not begun:
+                    self.go_on()  # so that only this end is told
                 if error is not None and not interrupted:
                     write_crash(self.path, error, **self._known())
                 self._set_status("interrupted" if interrupted else "failed", error)
@@ -210,8 +221,6 @@ class RunFolder:
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         with self._explained():
-            for name in (CRASH, "repro.npz", "repro.py"):  # what is there at the end is of this attempt
-                (self.path / name).unlink(missing_ok=True)
             self._set_status("running")
 
     def _differs(self, name: str) -> str:
@@ -254,7 +263,11 @@ class RunFolder:
             raise
 
     def _withdraw(self) -> None:
+        """Leaves the folder as it was: what another run left in it, or nothing."""
         self._metrics.close()
+        if self.resume:
+            write_json(self.path / "manifest.json", self._before)
+            return
         with contextlib.suppress(OSError):
             for name in ("metrics.jsonl", "config.json", "manifest.json"):
                 (self.path / name).unlink(missing_ok=True)

@@ -291,6 +291,7 @@ class _Group:
             driver = Driver(self.programs, keys, hyper, *common, checkpoints=saved, **more)
             if options.resume and files is not None and saved is not None:
                 continued(driver, saved, options.resume, files.adapted, options.say)
+                files.go_on()
             trained = driver.drive()
         self._explain(trained.moment, first)
         return trained
