@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 ROOM = 2**29  # bytes that the process may take beyond what it starts with
 
 READ = """
-import lzma, resource, sys, zipfile
+import lzma, re, resource, sys, zipfile
 import numpy as np
 from fdl.data.formats.cifar import read_cifar
 from fdl.data.formats.idx import read_idx
@@ -36,7 +36,7 @@ for file in sys.argv[2:]:
         print("accepted")
     except InputError as error:
         print("InputError", error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])  # ru_maxrss has the parent's peak in it
 """
 
 

@@ -109,4 +109,4 @@ def test_what_cannot_be_adapted_is_refused(name: str):
 def test_a_wrong_shape_names_the_layer_inside():
     with pytest.raises(fdl.InputError, match=r"Linear\(6, 4\): expected x") as error:
         LAYER(initialised(LAYER), X[:, :5])
-    assert error.value.__notes__ == ["in layer linear"]
+    assert error.value.__notes__[0] == "in layer linear"
