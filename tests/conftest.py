@@ -28,7 +28,8 @@ SLOW = (
     *("bad_input", "commands", "experiments", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
     *("data/test_stream.py", "runs/test_crash.py", "runs/test_mutation.py", "training/test_halving.py"),
     *("training/test_nonfinite.py", "training/test_options.py", "training/test_resume.py"),
-    *("training/test_resume_otherwise.py", "training/test_selection.py", "training/test_sweep.py"),
+    *("training/test_resume_otherwise.py", "training/test_selection.py", "training/test_skipped.py"),
+    "training/test_sweep.py",
 )
 
 STRICT_RANKS = ("losses", "metrics", "test_losses.py", "test_metrics.py")

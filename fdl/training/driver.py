@@ -212,7 +212,8 @@ class Driver:
         dataset, step = self.experiment.dataset, self.start
         capacity = self.programs.capacity
         self.feed = Prefetch(dataset, capacity, self._plan, self.total, step) if isinstance(dataset, Stream) else None
-        self.sentinel.keep(step, self.carry)
+        if step:  # what came before is in a checkpoint, which need not have been taken as it is
+            self.sentinel.keep(step, self.carry)
         try:
             while step < self.total and self.stopped_at is None and not self.interrupted():
                 unread = len(self.pending)

@@ -1,12 +1,11 @@
 """The sentinel of a run: sees the first value that is not finite, and finds the step that made it.
 
 It costs the compiled program nothing: the losses are looked at on the host, where they go anyway, and the state before
-a bad step is not kept but computed again, from one that is copied to the host once a minute.
+a bad step is not kept but computed again, from one that is copied to the host once a minute, or from the beginning.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +40,7 @@ class Sentinel:
         self.failed = np.zeros(key.shape, int)
         self.moment: Moment | Exception | None = None
         self._kept: Kept | None = None
-        self._kept_at = -math.inf
+        self._kept_at = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether a state is to be kept."""
