@@ -43,8 +43,8 @@ class NonFiniteError(FloatingPointError):
     """The loss or the parameters of a run are no longer finite.
 
     Args:
-      moment: the step that did it, as `fdl.inspect.Moment`: the state before it, its batch and its key; None where it
-        could not be found again.
+      moment: the step that did it, a `fdl.training.rewind.Moment`: the state before it, its batch and its key; None, or
+        the exception, where it could not be found again.
     """
 
     def __init__(self, message: str, moment: Any = None) -> None:

@@ -17,9 +17,7 @@ TRAINED, BEST = "run/carry/train", "run/best"
 def stores(folder: Path) -> list[Path]:
     """The folders in which a run keeps checkpoints: one; of a sweep, one for each block of members."""
     top = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    found = {path.parent.parent for path in top.rglob(MANIFEST) if path.parent.name.isdigit()}
-    found |= {path.parent for path in top.rglob("*") if path.name.isdigit() and path.is_dir()}
-    return sorted(found)
+    return sorted({path.parent for path in top.rglob("*") if path.name.isdigit() and path.is_dir()})
 
 
 def opened(folder: Path, step: int | None = None) -> Saved:

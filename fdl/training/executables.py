@@ -214,10 +214,10 @@ def _in_turn(function: Callable[..., Any], axes: tuple[int | None, ...], size: i
 
 
 def quick() -> dict[str, Any] | None:
-    """How to compile a program that runs once, where that is worth saying.
+    """How to compile the initial values, where that is worth saying.
 
-    Random numbers make long programs. On a CPU, the initial values of `experiments/digits.py` compile in 1.0 s instead
-    of 3.2, to the same bits; with optimization level 0 they would not be the same.
+    Random numbers make long programs, and this one runs once: on a CPU, optimising it takes far longer than that. The
+    bits are the same; with level 0 they would not be.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 

@@ -54,7 +54,8 @@ class Experiment:
         parameters, updates, statistics and losses stay float32. float16 has a dynamic scale of the loss.
       nonfinite: "stop" ends a run whose loss is NaN or infinite, and says where that comes from. "skip" leaves out each
         step whose loss, parameters or state would be: it counts as a step ("train/skipped" is 1), but changes nothing,
-        the optimizer's own count included; 32 of them in a row end the run after all.
+        the optimizer's own count included; 32 of them in a row end the run after all. Going back to the state before
+        and leaving out the batch would be the same.
 
     Raises:
       InputError: what cannot be meant, before anything is compiled.

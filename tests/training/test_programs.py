@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
+import fdl
+from fdl import nn
+from fdl.training.executables import quick
 from fdl.training.programs import init_carry, make_chunk
 from fdl.training.recipe import Recipe
-from tests.training.test_run import arrays, experiment
+from tests.training.test_run import arrays, assert_same_bits, experiment
 
 NO = np.bool_(False)  # the run has not stopped
 
@@ -20,6 +24,12 @@ def compiled_chunk(capacity: int = 16):
     chunk, names = make_chunk(Recipe(ex), capacity)
     lowered = jax.jit(chunk, donate_argnums=0).lower(carry, ex.dataset.arrays, key, {}, np.int32(0), np.int32(1), NO)
     return ex, carry, chunk, names, lowered
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(64, 32), nn.Conv(3, 8, 3), nn.LSTM(8, 16), nn.Embedding(20, 8)], ids=str)
+def test_initial_values_compiled_quickly_are_the_same_bits(layer):
+    fast, plain = (jax.jit(lambda key: fdl.init(layer, key), compiler_options=options) for options in (quick(), None))
+    assert_same_bits(fast(jax.random.key(0)), plain(jax.random.key(0)))
 
 
 def test_donation_aliases_exactly_the_bytes_of_the_state():
