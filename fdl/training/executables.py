@@ -121,7 +121,6 @@ class Programs:
             arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape[1:]), x.dtype), one)
         self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
         self._init = self._jit(partial(init_carry, recipe), (0, 0), compiler_options=quick())
-        self.finite = jax.jit(partial(_finite, axes=len(key.shape)))
         carry = jax.eval_shape(self._init, key, hyper)
         chunk, self.names = make_chunk(recipe, self.capacity, self.members, self.stops)
         stopped = jax.ShapeDtypeStruct(key.shape, bool)
@@ -237,13 +236,6 @@ def side_by_side(recipe: Recipe) -> int | None:
 
     flops = (jax.jit(step).lower(jax.random.key(0), recipe.values(), arrays).cost_analysis() or {}).get("flops", 0.0)
     return max(1, round(ENOUGH / max(flops, 1.0)))
-
-
-def _finite(params: Any, axes: int) -> jax.Array:
-    """Whether every number is finite, for each member. One program: operation by operation each shape would compile."""
-    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    good = [jnp.isfinite(x).all(tuple(range(axes, x.ndim))) for x in leaves]
-    return jnp.stack(good).all(0) if good else jnp.bool_(True)
 
 
 def _specs(axes: tuple[int | None, ...]) -> tuple[P, ...]:

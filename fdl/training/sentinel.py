@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fdl.errors import NonFiniteError
@@ -78,7 +80,7 @@ class Sentinel:
         Raises:
           NonFiniteError: as above.
         """
-        bad = ~np.asarray(self.programs.finite(carry.train.params))
+        bad = ~_finite(carry.train.params, self.failed.shape)
         self._fail(bad, np.full(bad.shape, step), "the parameters are no longer finite after step", "them")
 
     def _fail(self, bad: np.ndarray, first: np.ndarray, said: str, what: str) -> None:
@@ -110,6 +112,18 @@ class Sentinel:
             else:
                 kept = Kept(0, flat(self.programs.begin(self.key, self.hyper)[0]))
         return rewound(self.programs, self.key, self.hyper, kept, failed, member)
+
+
+def _finite(params: Any, members: tuple[int, ...]) -> np.ndarray:
+    """Whether every number is finite, for each member.
+
+    On the host, as this is asked once a minute and at the end: to compile a program for it takes longer.
+    """
+    good = np.ones(members, bool)
+    for leaf in jax.tree.leaves(params):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            good &= np.isfinite(np.asarray(leaf)).all(tuple(range(len(members), leaf.ndim)))
+    return good
 
 
 def _stuck(skipped: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
