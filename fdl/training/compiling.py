@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import jax
@@ -39,21 +42,29 @@ def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: in
     started = time.perf_counter()
     lowered = jax.jit(function, **options).lower(*arguments)
     traced = time.perf_counter()
-    hits = _hits[0]
+    hits = _hits[get_ident()]
     executable = lowered.compile()
     done = time.perf_counter()
     flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
     memory = executable.memory_analysis()
     sizes = [int(getattr(memory, f"{kind}_size_in_bytes", 0)) for kind in ("argument", "temp")]
-    record = Program(name, traced - started, done - traced, _hits[0] > hits, float(flops), steps, *sizes)
+    record = Program(name, traced - started, done - traced, _hits[get_ident()] > hits, float(flops), steps, *sizes)
     return executable, record
 
 
-_hits = [0]
+def compiling(lowered: Any) -> Future[Any]:
+    """What will be `lowered.compile()`, on a thread: meanwhile Python can trace the next program."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(lowered.compile)
+    pool.shutdown(wait=False)
+    return future
+
+
+_hits = Counter[int]()  # by thread: programs may compile side by side
 
 
 def _count(event: str, **details: Any) -> None:
-    _hits[0] += event == HIT
+    _hits[get_ident()] += event == HIT
 
 
 jax.monitoring.register_event_listener(_count)

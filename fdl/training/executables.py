@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from fdl.data.stream import Stream
 from fdl.errors import InputError, did_you_mean
-from fdl.training.compiling import Program, compiled
+from fdl.training.compiling import Program, compiled, compiling
 from fdl.training.experiment import Experiment
 from fdl.training.programs import (
     TOGETHER,
@@ -80,7 +80,7 @@ class Programs:
 
     def begin(self, key: jax.Array, hyper: Hyper) -> tuple[Carry, Selection | None]:
         """The carry before step 0, and the selection before the first evaluation."""
-        carry = self._init(key, hyper)
+        carry = self._init.result()(key, hyper)
         return carry, None if self.choose is None else self._start(carry.train, hyper)
 
     def halve(self, best: Selection, keep: int, members: int) -> tuple[Selection, jax.Array]:
@@ -120,8 +120,9 @@ class Programs:
             one = experiment.dataset.arrays
             arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape[1:]), x.dtype), one)
         self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
-        self._init = self._jit(partial(init_carry, recipe), (0, 0), compiler_options=quick())
-        carry = jax.eval_shape(self._init, key, hyper)
+        init = self._jit(partial(init_carry, recipe), (0, 0), compiler_options=quick()).lower(key, hyper)
+        self._init = compiling(init)
+        carry = init.out_info
         chunk, self.names = make_chunk(recipe, self.capacity, self.members, self.stops)
         stopped = jax.ShapeDtypeStruct(key.shape, bool)
         arguments = (carry, arrays, key, hyper, zero, zero, stopped)

@@ -39,45 +39,45 @@ def ours(job: Job) -> trainers.Train:
 
 
 def limit(job: Job) -> trainers.Train:
-    """The input's product before the loop; backwards, the loop makes the gates' cotangents alone."""
+    """The input's product before the loop, the recurrent kernel's gradient one product after it; gates are kept."""
     import jax
     import jax.numpy as jnp
     from jax import lax
 
-    def cell(gates: Any, c: Any) -> Any:
-        i, f, g, o = jnp.split(gates, 4, -1)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(c), c
-
     def forwards(projected: Any, recurrent: Any) -> Any:
-        """[T, B, 4 H] -> the states h and c before and after each step, and the gates."""
+        """[T, B, 4 H] -> all h, and what the derivative needs."""
 
         def step(carry: Any, now: Any) -> Any:
             h, c = carry
-            gates = now + h @ recurrent
-            return cell(gates, c), (h, c, gates)
+            i, f, g, o = jnp.split(now + h @ recurrent, 4, -1)
+            i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+            new = f * c + i * g
+            shown = jnp.tanh(new)
+            return (o * shown, new), (h, c, i, f, g, o, shown)
 
         start = jnp.zeros((projected.shape[1], recurrent.shape[0]))
-        (last, _), (h, c, gates) = lax.scan(step, (start, start), projected)
-        return jnp.concatenate([h[1:], last[None]]), (h, c, gates, recurrent)
+        (last, _), saved = lax.scan(step, (start, start), projected)
+        return jnp.concatenate([saved[0][1:], last[None]]), (saved, recurrent)
 
     @jax.custom_vjp
     def unroll(projected: Any, recurrent: Any) -> Any:
         return forwards(projected, recurrent)[0]
 
-    def backwards(saved: Any, dy: Any) -> Any:
-        h, c, gates, recurrent = saved
+    def backwards(kept: Any, dy: Any) -> Any:
+        saved, recurrent = kept
 
         def step(carry: Any, now: Any) -> Any:
             dh, dc = carry
-            dy, c, gates = now
-            _, pull = jax.vjp(cell, gates, c)
-            dgates, dc = pull((dy + dh, dc))
-            return (dgates @ recurrent.T, dc), dgates
+            dy, (_, c, i, f, g, o, shown) = now
+            dh = dh + dy
+            dc = dc + dh * o * (1 - shown * shown)
+            parts = dc * g * i * (1 - i), dc * c * f * (1 - f), dc * i * (1 - g * g), dh * shown * o * (1 - o)
+            dgates = jnp.concatenate(parts, -1)
+            return (dgates @ recurrent.T, dc * f), dgates
 
         zero = jnp.zeros_like(dy[0])
-        _, dgates = lax.scan(step, (zero, zero), (dy, c, gates), reverse=True)
-        return dgates, jnp.einsum("tbh,tbg->hg", h, dgates)
+        _, dgates = lax.scan(step, (zero, zero), (dy, saved), reverse=True)
+        return dgates, jnp.einsum("tbh,tbg->hg", saved[0], dgates)
 
     unroll.defvjp(forwards, backwards)
 
