@@ -110,12 +110,13 @@ def linen(job: Job, model: Any, params: Any, inputs: tuple[str, ...] = ("x",)) -
     return jax_loop(job, _fitting(drawn, params), forward)
 
 
-def haiku(job: Job, model: Any, params: Any) -> Train:
+def haiku(job: Job, model: Any, params: Any, inputs: tuple[str, ...] = ("x",)) -> Train:
     """The same for Haiku."""
     import jax
 
-    drawn = model.init(jax.random.key(0), _first(job)["x"])
-    return jax_loop(job, _fitting(drawn, params), lambda params, batch: model.apply(params, batch["x"]))
+    drawn = model.init(jax.random.key(0), *(_first(job)[name] for name in inputs))
+    forward = lambda params, batch: model.apply(params, *(batch[name] for name in inputs))  # noqa: E731
+    return jax_loop(job, _fitting(drawn, params), forward)
 
 
 def equinox(job: Job, model: Any, forward: Forward) -> Train:

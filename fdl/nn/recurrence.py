@@ -93,6 +93,10 @@ class Recurrence(Layer):
         if carry is None:
             carry = self.initial_carry(x.shape[0], projected.dtype)
         self._check(carry, x.shape[0], projected.dtype)
+        return self._scan(params, carry, projected, mask, reverse)
+
+    def _scan(self, params: Tree, carry: Any, projected: jax.Array, mask: jax.Array | None, reverse: bool) -> Any:
+        """(y, carry) of all steps, one `advance` after the other."""
         wide = jax.tree.map(_widen, params)
 
         def advance(carry: Any, projected: jax.Array) -> tuple[Any, jax.Array]:

@@ -136,6 +136,11 @@ class LSTM(_Gated):
         h, c = ops.lstm_cell(carry, projected, carry[0] @ params["recurrent"]["kernel"])
         return (h, c), h
 
+    def _scan(self, params: Tree, carry: Any, projected: jax.Array, mask: jax.Array | None, reverse: bool) -> Any:
+        if type(self).advance is not LSTM.advance:  # a cell of one's own
+            return super()._scan(params, carry, projected, mask, reverse)
+        return ops.lstm(projected, params["recurrent"]["kernel"], carry, mask, reverse)
+
 
 @dataclass(frozen=True)
 class GRU(_Gated):

@@ -16,7 +16,7 @@ from fdl.ops.pool import (
     global_max_pool,
     max_pool,
 )
-from fdl.ops.recurrent import gru_cell, length_mask, lstm_cell, rnn_cell, scan_time
+from fdl.ops.recurrent import gru_cell, length_mask, lstm, lstm_cell, rnn_cell, scan_time
 from fdl.ops.resize import upsample
 from fdl.ops.rotary import rotary, sinusoidal
 from fdl.ops.segment import gather, segment_max, segment_mean, segment_softmax, segment_sum
@@ -40,6 +40,7 @@ __all__ = [
     "gru_cell",
     "layer_norm",
     "length_mask",
+    "lstm",
     "lstm_cell",
     "max_pool",
     "padding_mask",

@@ -8,6 +8,7 @@ is what follows both, elementwise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -136,15 +137,90 @@ def scan_time(
         after, y = step(carry, x)
         return _where(real, after, carry), y
 
-    # Plain autodiff. A custom gradient, with the gates' cotangents from the loop and the kernel's gradient one product
-    # after it, was tried: an LSTM's training step, batch 32, 64 steps, took 8 % longer with 64 features, the same with
-    # 128 and 5 % less with 256 (one CPU core of a busy machine; a derivative written by hand for the LSTM alone, on two
-    # cores, 14 % less with 256). It rules out forward mode, and steps that close over what is differentiated.
+    # Plain autodiff. For any step, a custom gradient, which must compute the step again to have the kernel's gradient
+    # one product after the loop, took 8 % longer with 64 features and 5 % less with 256; `lstm` knows its own.
     # Unrolling by 4: no gain.
-    time_first = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (x, mask))
-    carry, y = jax.lax.scan(advance, carry, time_first, reverse=reverse)
-    y = jnp.swapaxes(y, 0, 1)
+    carry, y = jax.lax.scan(advance, carry, _time_first((x, mask)), reverse=reverse)
+    y = _time_first(y)
     return _where(mask, y, jnp.zeros_like(y)), carry
+
+
+def lstm(
+    projected: jax.Array,
+    kernel: jax.Array,
+    carry: tuple[jax.Array, jax.Array],
+    mask: jax.Array | None = None,
+    reverse: bool = False,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """`lstm_cell` over time with hidden = h_{t-1} @ kernel: what `scan_time` gives, with a quicker derivative.
+
+    Plain autodiff adds up the kernel's gradient step by step. Here it is one product after the loop, and of a step no
+    more is kept than its gates and states: on a CPU a gradient takes 12 to 26 % less time (64 units to 512, batches of
+    64 to 8) and a fifth less memory. As a rule for tangents, not cotangents, it serves forward mode as well.
+
+    Args:
+      projected: x @ input kernel + bias, [B, T, 4 H], the gates in the order i, f, g, o.
+      kernel: the recurrent one, [H, 4 H].
+      carry: the first (h, c), each [B, H].
+      mask, reverse: as in `scan_time`.
+    Returns: h [B, T, H], 0 where the mask is false, and the last (h, c).
+
+    >>> import jax.numpy as jnp
+    >>> zeros = jnp.zeros((1, 1))
+    >>> y, (h, c) = lstm(jnp.ones((1, 2, 4)), jnp.zeros((1, 4)), (zeros, zeros))
+    >>> [round(float(value), 4) for value in y[0, :, 0]], bool((y[:, -1] == h).all())
+    ([0.3696, 0.5453], True)
+    """
+    return _lstm(projected, kernel, carry, mask, reverse)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _lstm(projected: jax.Array, kernel: jax.Array, carry: Any, mask: jax.Array | None, reverse: bool) -> Any:
+    return _lstm_steps(projected, kernel, carry, mask, reverse)[:2]
+
+
+def _lstm_steps(projected: jax.Array, kernel: jax.Array, carry: Any, mask: jax.Array | None, reverse: bool) -> Any:
+    """y, the last carry, and of each step, time first: (h, c) before it, the gates after their activations, tanh(c)."""
+
+    def step(carry: Any, now: Any) -> Any:
+        projected, real = now
+        h, c = carry
+        i, f, g, o = jnp.split(projected + h @ kernel, 4, axis=-1)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        after = f * c + i * g
+        shown = jnp.tanh(after)
+        new = _where(real, (o * shown, after), carry)
+        return new, (new[0], (h, c, i, f, g, o, shown))
+
+    last, (y, kept) = jax.lax.scan(step, carry, _time_first((projected, mask)), reverse=reverse)
+    y = _time_first(y)
+    return _where(mask, y, jnp.zeros_like(y)), last, kept
+
+
+@_lstm.defjvp
+def _lstm_tangents(reverse: bool, primals: Any, tangents: Any) -> Any:
+    (projected, kernel, carry, mask), (d_projected, d_kernel, d_carry, _) = primals, tangents
+    y, last, kept = _lstm_steps(projected, kernel, carry, mask, reverse)
+
+    @partial(jax.checkpoint, prevent_cse=False)  # else the loop would keep a factor for each gate beside the gates
+    def step(d_carry: Any, now: Any) -> Any:
+        d_gates, real, (_, c, i, f, g, o, shown) = now
+        d_h, d_c = d_carry
+        d_i, d_f, d_g, d_o = jnp.split(d_gates + d_h @ kernel, 4, axis=-1)
+        d_c = f * d_c + c * f * (1 - f) * d_f + g * i * (1 - i) * d_i + i * (1 - g * g) * d_g
+        d_h = o * (1 - shown * shown) * d_c + shown * o * (1 - o) * d_o
+        new = _where(real, (d_h, d_c), d_carry)
+        return new, new[0]
+
+    d_gates = _time_first(d_projected) + kept[0] @ d_kernel
+    d_last, d_y = jax.lax.scan(step, d_carry, (d_gates, _time_first(mask), kept), reverse=reverse)
+    d_y = _time_first(d_y)
+    return (y, last), (_where(mask, d_y, jnp.zeros_like(d_y)), d_last)
+
+
+def _time_first(tree: Any) -> Any:
+    """[B, T, ...] as [T, B, ...], and back."""
+    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), tree)
 
 
 def _where(real: jax.Array | None, new: Any, old: Any) -> Any:

@@ -147,3 +147,46 @@ def test_lengths_outside_are_all_or_nothing():
     assert ops.length_mask([-2, 9], 2).tolist() == [[False, False], [True, True]]
     assert ops.length_mask(np.array([0, 255], np.uint8), 2).tolist() == [[False, False], [True, True]]
     assert ops.length_mask([4], 0).shape == (1, 0)
+
+
+def lstm(settings: Any) -> Any:
+    """As `loop`, by the rule that knows the derivative."""
+    return lambda kernel, carry, projected: ops.lstm(projected, kernel, carry, **settings)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "padded"])
+def test_the_derivative_of_lstm_is_that_of_its_cell(mask: Any, reverse: bool):
+    """In reverse and forward mode, and of the gradient itself: to float64's rounding."""
+    with jax.enable_x64(True):
+        inputs = arrays("lstm", np.float64)
+        tangents = jax.tree.map(lambda a: random.normal(size=a.shape), inputs)
+        settings: Any = {"mask": mask, "reverse": reverse}
+
+        def seen(function: Any) -> Any:
+            def loss(inputs: Any) -> Any:
+                y, (h, c) = function(*inputs)
+                return (y**2).sum() + (h * c).sum()
+
+            gradient = jax.grad(loss)
+            return [
+                function(*inputs),
+                *(jax.jvp(f, (inputs,), (tangents,)) for f in (loss, gradient)),
+                gradient(inputs),
+            ]
+
+        mine, plain = jax.jit(lambda: (seen(lstm(settings)), seen(loop("lstm", **settings))), compiler_options=QUICK)()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), mine, plain)
+
+
+def test_the_gradient_of_lstm_is_one_product_after_the_loop():
+    """The loops have two products, of the state and of its cotangent; with plain autodiff the kernel's gradient too."""
+    kernel, carry, projected = arrays("lstm")
+
+    def in_loops(function: Any) -> int:
+        gradient = jax.grad(lambda kernel: (function(kernel, carry, projected)[0] ** 2).sum())
+        loops = [eqn for eqn in jax.make_jaxpr(gradient)(kernel).eqns if eqn.primitive.name == "scan"]
+        return sum(str(loop).count("dot_general") for loop in loops)
+
+    assert in_loops(lstm({})) == 2
+    assert in_loops(loop("lstm")) == 3

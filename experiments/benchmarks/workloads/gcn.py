@@ -141,6 +141,28 @@ def equinox(job: Job) -> trainers.Train:
     return trainers.equinox(job, model, lambda model, batch: model(batch["x"], batch["edges"]))
 
 
+def haiku(job: Job) -> trainers.Train:
+    import haiku as hk
+    import jax
+
+    class Convolution(hk.Module):
+        def __init__(self, features: int, name: str) -> None:
+            super().__init__(name)
+            self.features = features
+
+        def __call__(self, x: Any, edges: Any) -> Any:
+            kernel = hk.get_parameter("w", (x.shape[-1], self.features), init=hk.initializers.VarianceScaling())
+            bias = hk.get_parameter("b", (self.features,), init=jax.numpy.zeros)
+            return spread(x @ kernel, edges) + bias
+
+    def network(x: Any, edges: Any) -> Any:
+        h = jax.nn.relu(Convolution(job.sizes["hidden"], "layer0")(x, edges))
+        return Convolution(CLASSES, "head")(h, edges)
+
+    model = hk.without_apply_rng(hk.transform(network))
+    return trainers.haiku(job, model, trainers.haiku_params(job.params), ("x", "edges"))
+
+
 def torch(job: Job, compile: bool = False) -> trainers.Train:
     """The normalised matrix of citations is made once, sparse, as PyTorch's examples do."""
     import torch
