@@ -54,6 +54,7 @@ WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluat
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
 CACHED = ("mlp", "cnn", "gpt")
 TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
+LONG = 16.0  # seconds of a process, of which one is then enough: torch.compile alone would take a quarter of the time
 SAME = 1e-3  # relative, of what the same initial values and the same batch give
 Row = dict[str, Any]
 
@@ -212,7 +213,10 @@ class Bench:
         for _ in range(self.samples if samples is None else samples):
             for variant in list(left):
                 try:
-                    taken.setdefault(variant.name, []).append(self.sample(variant, folder, extra))
+                    one = self.sample(variant, folder, extra)
+                    taken.setdefault(variant.name, []).append(one)
+                    if one["end_to_end"] > LONG:
+                        left.remove(variant)
                 except Skipped as reason:
                     left.remove(variant)
                     taken.pop(variant.name, None)

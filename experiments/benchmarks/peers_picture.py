@@ -61,11 +61,16 @@ def _ratios(axis: Any, rows: list[dict[str, Any]], names: list[str], variants: l
 
 
 def _curve(axis: Any, rows: list[dict[str, Any]], name: str, variants: list[str]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         style = _color(variant, variants)
         axis.plot([row["size"] for row in mine], [row["steady"] for row in mine], "o-", ms=4, label=variant, **style)
     axis.set(xscale="log", yscale="log", xlabel=f"{name} of the dense network", ylabel="seconds")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3)
 
 
