@@ -237,6 +237,15 @@ def test_hooks_see_each_chunk_and_may_ask_for_params(reference):
     assert_same_bits(result.params, reference.params)
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """In a job that was started in the background it is ignored, by the run as well."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_the_first_interrupt_waits_for_the_chunk():
     """And the handler that was there before is back afterwards."""
     seen, before = [], signal.getsignal(signal.SIGINT)
