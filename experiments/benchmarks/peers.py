@@ -9,7 +9,7 @@ in each library: the same architecture, initial values, batches in the same orde
 known to us, and the measure of the others.
 
 Every sample is a process of its own, and the variants take turns (A B C A B C): it imports the libraries, compiles, and
-does the whole work. Figures are medians over the turns.
+does the whole work. Figures are medians over the turns; what takes longer than 16 seconds has one turn.
 
     steady      the work itself; repeated in the process until a second has passed
     import      of the libraries; of fdl with JAX, Optax and all parts that training uses
@@ -54,7 +54,7 @@ WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluat
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
 CACHED = ("mlp", "cnn", "gpt")
 TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
-LONG = 16.0  # seconds of a process, of which one is then enough: torch.compile alone would take a quarter of the time
+LONG = 16.0  # seconds of a process, of which one is then enough: it is mostly compiling
 SAME = 1e-3  # relative, of what the same initial values and the same batch give
 Row = dict[str, Any]
 

@@ -397,18 +397,3 @@ def test_an_error_inside_names_the_path():
     with pytest.raises(fdl.InputError) as error:
         stack.unroll(fresh(stack), X)
     assert error.value.__notes__ == ["in layer top"]
-
-
-def test_an_lstm_with_a_step_of_its_own_takes_it():
-    """The rule that knows the derivative of an LSTM must not step in for another cell."""
-
-    class Doubled(LSTM):
-        def advance(self, params: Any, carry: Any, projected: Any) -> Any:
-            (h, c), _ = super().advance(params, carry, projected)
-            return (2 * h, c), 2 * h
-
-    layer = Doubled(3, 4)
-    params = fresh(layer)
-    carry, first = layer.step(params, layer.initial_carry(BATCH), X[:, 0])
-    _, second = layer.step(params, carry, X[:, 1])
-    np.testing.assert_allclose(layer(params, X)[:, :2], np.stack([first, second], 1), rtol=1e-6)

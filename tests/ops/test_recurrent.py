@@ -11,6 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 import fdl
+from fdl import nn
 from fdl.ops import recurrent as ops
 from tests.compiling import QUICK
 
@@ -190,3 +191,19 @@ def test_the_gradient_of_lstm_is_one_product_after_the_loop():
 
     assert in_loops(lstm({})) == 2
     assert in_loops(loop("lstm")) == 3
+
+
+def test_an_lstm_with_a_step_of_its_own_takes_it():
+    """The rule that knows the derivative of an LSTM must not step in for another cell."""
+
+    class Doubled(nn.LSTM):
+        def advance(self, params: Any, carry: Any, projected: Any) -> Any:
+            (h, c), _ = super().advance(params, carry, projected)
+            return (2 * h, c), 2 * h
+
+    layer = Doubled(3, 4)
+    params, _ = fdl.init(layer, jax.random.key(0))
+    x = random.normal(size=(BATCH, STEPS, 3)).astype(np.float32)
+    carry, first = layer.step(params, layer.initial_carry(BATCH), x[:, 0])
+    _, second = layer.step(params, carry, x[:, 1])
+    np.testing.assert_allclose(layer(params, x)[:, :2], np.stack([first, second], 1), rtol=1e-6)
