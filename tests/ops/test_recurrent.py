@@ -203,7 +203,7 @@ def test_an_lstm_with_a_step_of_its_own_takes_it():
 
     layer = Doubled(3, 4)
     params, _ = fdl.init(layer, jax.random.key(0))
-    x = random.normal(size=(BATCH, STEPS, 3)).astype(np.float32)
+    x = jnp.asarray(random.normal(size=(BATCH, STEPS, 3)), jnp.float32)
     carry, first = layer.step(params, layer.initial_carry(BATCH), x[:, 0])
     _, second = layer.step(params, carry, x[:, 1])
     np.testing.assert_allclose(layer(params, x)[:, :2], np.stack([first, second], 1), rtol=1e-6)
