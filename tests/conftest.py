@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for subprocesses
@@ -69,6 +70,14 @@ def _strict(request: pytest.FixtureRequest) -> Iterator[None]:
         if top in STRICT_RANKS:
             stack.enter_context(jax.numpy_rank_promotion("raise"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_numbers(request: pytest.FixtureRequest) -> None:
+    """A module's generator begins anew for each test, so that no test depends on those before it."""
+    for value in vars(request.module).values() if hasattr(request, "module") else ():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 @pytest.fixture(scope="session")
