@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +12,7 @@ from jax import lax
 
 from fdl.errors import InputError, did_you_mean
 from fdl.ops.conv_cpu import conv_patches
+from fdl.ops.forward import forward
 from fdl.ops.window import Padding, Sizes, Window, named_padding, per_axis, resolve, slide
 
 Binary = Callable[[jax.Array, jax.Array], jax.Array]
@@ -38,7 +40,7 @@ def conv(
         (low, high) an axis.
       groups: output block g sees input block g only; groups=C is a depthwise convolution.
       implementation: "native" (XLA's convolution), "patches" (matrix products, see `fdl.ops.conv_cpu`), or None:
-        patches on CPU, native elsewhere, settled when the program is compiled.
+        native, but on CPU patches for derivatives and where they are as fast forwards; settled in compiling.
     Returns: [B, *positions, O], in the dtype of x and kernel. Differentiable in every mode, to any order.
 
     Raises:
@@ -129,7 +131,9 @@ def _stamped(sizes: tuple[int, ...], window: Window, padding: Padding) -> tuple[
 @partial(jax.jit, static_argnums=(2, 3, 4))  # so that eager calls compile the loop over blocks once
 def _conv(x: jax.Array, kernel: jax.Array, window: Window, groups: int, implementation: str | None) -> jax.Array:
     native, patches = (partial(f, window=window, groups=groups) for f in (conv_native, conv_patches))
-    return _choose(implementation, native, patches)(x, kernel)
+    # Groups, three axes and single pixels are no slower as products, forwards as well.
+    cpu = forward(native, patches) if groups == 1 and len(window.size) < 3 and math.prod(window.size) > 1 else patches
+    return _choose(implementation, native, patches, cpu)(x, kernel)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -144,7 +148,8 @@ def _conv_transpose(
 
         return run
 
-    return _choose(implementation, transposed(conv_native), transposed(conv_patches))(x, kernel)
+    native, patches = transposed(conv_native), transposed(conv_patches)
+    return _choose(implementation, native, patches, patches)(x, kernel)
 
 
 def conv_native(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax.Array:
@@ -160,7 +165,7 @@ def conv_native(x: jax.Array, kernel: jax.Array, window: Window, groups: int) ->
     )
 
 
-def _choose(implementation: str | None, native: Binary, patches: Binary) -> Binary:
+def _choose(implementation: str | None, native: Binary, patches: Binary, cpu: Binary) -> Binary:
     """The function asked for; where none is, the platform's, which only the compiler of the program knows."""
     known = {"native": native, "patches": patches}
     if implementation in known:
@@ -168,7 +173,7 @@ def _choose(implementation: str | None, native: Binary, patches: Binary) -> Bina
     if implementation is not None:
         raise InputError(f"unknown implementation {implementation!r}{did_you_mean(implementation, known)}")
     # checkpoint: or the residuals of both branches would be kept, those of the other one as zeros
-    either = partial(lax.platform_dependent, cpu=patches, default=native)
+    either = partial(lax.platform_dependent, cpu=cpu, default=native)
     return jax.checkpoint(either, prevent_cse=False)
 
 

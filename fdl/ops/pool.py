@@ -1,8 +1,8 @@
 """Pooling over any number of spatial axes, channels last.
 
-A window is taken apart axis by axis into strided slices, which are combined one by one. `lax.reduce_window` says the
-same, but its gradient (select-and-scatter) costs as much on CPU as all the rest of a small network; that of slices is
-cheap, works in forward mode too, and under `vmap` like any other arithmetic. Long windows are put together by doubling.
+Values are those of `lax.reduce_window`, whose gradient (select-and-scatter) costs as much on CPU as all the rest of a
+small network. For derivatives a window is taken apart axis by axis into strided slices, which are combined one by one:
+cheap, in forward mode too, and under `vmap` like any other arithmetic. Long windows are put together by doubling.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 from jax import lax
 
 from fdl.errors import InputError
+from fdl.ops.forward import forward
 from fdl.ops.norm import widen
 from fdl.ops.window import Padding, Sizes, Window, per_axis, slide
 
+Binary = Callable[[jax.Array, jax.Array], jax.Array]
 LONG = 32  # pixels of a window above which slices, one each, take longer to compile than they are worth
 
 
@@ -45,8 +47,8 @@ def max_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: 
     """
     x = jnp.asarray(x)
     slid = _slide("max_pool", x, window, stride, padding)
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return _combine(_pad(x, slid, lowest), slid, _larger)
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    return _pool(x, slid, lowest, lax.max, _larger)
 
 
 def avg_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: Padding = "VALID") -> jax.Array:
@@ -67,7 +69,7 @@ def avg_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: 
     """
     x = jnp.asarray(x)
     slid = _slide("avg_pool", x, window, stride, padding)
-    total = _combine(_pad(widen(x), slid, 0), slid, jnp.add)
+    total = _pool(widen(x), slid, 0, lax.add, lax.add)
     return _rounded(total / jnp.asarray(_counts(x.shape[1:-1], slid), total.dtype), x)
 
 
@@ -132,11 +134,25 @@ def _spatial(name: str, x: jax.Array) -> jax.Array:
     return jnp.asarray(x)
 
 
+def _pool(x: jax.Array, window: Window, start: float, operation: Binary, differentiable: Binary) -> jax.Array:
+    """Every window's pixels put together by `operation`, whose neutral value is `start`; `differentiable` equals it."""
+
+    def windows(x: jax.Array) -> jax.Array:
+        sizes, strides, padding = (1, *window.size, 1), (1, *window.stride, 1), ((0, 0), *window.padding, (0, 0))
+        return lax.reduce_window(x, np.asarray(start, x.dtype), operation, sizes, strides, padding)
+
+    def slices(x: jax.Array) -> jax.Array:
+        return _combine(_pad(x, window, start), window, differentiable)
+
+    # reduce_window looks at every pixel of a window
+    return (slices if max(window.size) > LONG else forward(windows, slices))(x)
+
+
 def _pad(x: jax.Array, window: Window, value: float) -> jax.Array:
     return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0)])
 
 
-def _combine(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+def _combine(x: jax.Array, window: Window, combine: Binary) -> jax.Array:
     """`combine` over every window of a padded x, the last axis first: so the first of equals is that of the array."""
     for axis in range(x.ndim - 2, 0, -1):
         size, stride = window.size[axis - 1], window.stride[axis - 1]
@@ -148,7 +164,7 @@ def _combine(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Arr
     return x
 
 
-def _doubled(x: jax.Array, size: int, axis: int, combine: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+def _doubled(x: jax.Array, size: int, axis: int, combine: Binary) -> jax.Array:
     """Windows at every place, from windows of 1, 2, 4, ... pixels: two operations for each bit of `size`."""
     places, offset, parts = x.shape[axis] - size + 1, 0, []
     for bit in range(size.bit_length()):

@@ -48,7 +48,7 @@ def ours(job: Job) -> trainers.Train:
 
 
 def limit(job: Job) -> trainers.Train:
-    """Convolutions as products over patches, since XLA's own lose their fast path inside a loop on CPU."""
+    """Forwards XLA's own, the gradients of products over patches and of slices: XLA's are slow inside a loop on CPU."""
     import jax
     import jax.numpy as jnp
 
@@ -57,46 +57,54 @@ def limit(job: Job) -> trainers.Train:
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return jnp.concatenate([x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], -1)
 
-    def convolve(x: Any, params: Any) -> Any:
-        kernel = params["kernel"].reshape(-1, params["kernel"].shape[-1])
+    def products(x: Any, kernel: Any) -> Any:
+        kernel = kernel.reshape(-1, kernel.shape[-1])
         if x.shape[-1] == 1 or len(x) % BLOCK:
-            return patches(x) @ kernel + params["bias"]
+            return patches(x) @ kernel
         blocks = x.reshape(-1, BLOCK, *x.shape[1:])
         y = jax.lax.map(jax.checkpoint(lambda block: patches(block) @ kernel), blocks)
-        return y.reshape(*x.shape[:-1], -1) + params["bias"]
+        return y.reshape(*x.shape[:-1], -1)
 
-    def pool(x: Any) -> Any:
+    def slices(x: Any) -> Any:
         rows = jnp.maximum(x[:, ::2], x[:, 1::2])
         return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
-    def forward(params: Any, batch: Any) -> Any:
-        x = pool(jax.nn.relu(convolve(batch["x"], params["conv1"])))
-        x = pool(jax.nn.relu(convolve(x, params["conv2"])))
-        x = jax.nn.relu(x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"])
-        return x @ params["head"]["kernel"] + params["head"]["bias"]
+    def by(forwards: Any, backwards: Any) -> Any:
+        function = jax.custom_vjp(forwards)
+        function.defvjp(lambda *args: (forwards(*args), args), lambda kept, dy: jax.vjp(backwards, *kept)[1](dy))
+        return function
 
-    return trainers.limit(job, forward)
+    return trainers.limit(job, _forward(by(_convolution, products), by(_max_pool, slices)))
 
 
 def step_loop(job: Job) -> trainers.Train:
     """XLA's own convolution, which is fast outside of loops, and its pooling."""
-    import jax
+    return trainers.jax_loop(job, job.params, _forward(_convolution, _max_pool))
+
+
+def _convolution(x: Any, kernel: Any) -> Any:
     from jax import lax
 
-    def convolve(x: Any, params: Any) -> Any:
-        y = lax.conv_general_dilated(x, params["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return y + params["bias"]
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def pool(x: Any) -> Any:
-        return lax.reduce_window(x, -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+def _max_pool(x: Any) -> Any:
+    from jax import lax
+
+    return lax.reduce_window(x, -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def _forward(convolution: Any, pool: Any) -> Any:
+    import jax
 
     def forward(params: Any, batch: Any) -> Any:
-        x = pool(jax.nn.relu(convolve(batch["x"], params["conv1"])))
-        x = pool(jax.nn.relu(convolve(x, params["conv2"])))
+        x = batch["x"]
+        for name in ("conv1", "conv2"):
+            x = pool(jax.nn.relu(convolution(x, params[name]["kernel"]) + params[name]["bias"]))
         x = jax.nn.relu(x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"])
         return x @ params["head"]["kernel"] + params["head"]["bias"]
 
-    return trainers.jax_loop(job, job.params, forward)
+    return forward
 
 
 def linen(job: Job) -> trainers.Train:
