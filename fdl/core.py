@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fdl.errors import InputError
 from fdl.records import record_source
@@ -21,6 +22,8 @@ from fdl.trail import on_error
 
 Tree = dict[str, Any]
 Initializer = Callable[..., jax.Array]
+Names = tuple[str, ...]
+LOOPED = 2  # so many draws take as long to compile as a loop over more
 
 
 @dataclass(frozen=True)
@@ -153,17 +156,83 @@ def init(layer: Layer, key: jax.Array, dtype: Any = jnp.float32) -> tuple[Tree, 
 
 
 def _init(specs: Tree, key: jax.Array, kind: str, dtype: Any) -> Tree:
-    if isinstance(specs, Copies):
-        return jax.vmap(lambda i: _init(specs.one, fold(key, i), kind, dtype))(jnp.arange(specs.copies))
-    tree = {}
+    wanted = {names: spec for names, spec in _origins(specs) if isinstance(spec, Copies) or spec.kind == kind}
+    if not isinstance(key, Tracer) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        drawn = {names: _drawn(spec, fold(key, *names), kind, dtype) for names, spec in wanted.items()}
+        return _grown(specs, drawn, kind)
+    # A compiled program has code for every draw and every key: for a GPT's 28 arrays that takes longer to compile than
+    # its training step. So equal draws share a loop here. Outside, JAX keeps the programs of single draws.
+    drawn, keys = {}, dict(zip(wanted, _descendants(key, list(wanted)), strict=True))
+    for group in _alike(wanted):
+
+        def draw(data: jax.Array, spec: Any = wanted[group[0]]) -> Any:
+            return _drawn(spec, jax.random.wrap_key_data(data, impl=jax.random.key_impl(key)), kind, dtype)
+
+        own = [keys[names] for names in group]
+        drawn |= zip(group, jax.lax.map(draw, jnp.stack(own)) if len(own) > LOOPED else map(draw, own), strict=True)
+    return _grown(specs, drawn, kind)
+
+
+def _drawn(spec: Param | Copies, key: jax.Array, kind: str, dtype: Any) -> Any:
+    if isinstance(spec, Param):
+        return spec.init(key, spec.shape, dtype)
+    return jax.vmap(lambda i: _init(spec.one, fold(key, i), kind, dtype))(jnp.arange(spec.copies))
+
+
+def _origins(specs: Tree | Param, names: Names = ()) -> Iterator[tuple[Names, Param | Copies]]:
+    """What is drawn with a key of its own, and the names that lead there."""
+    if isinstance(specs, Param | Copies):
+        yield names, specs
+        return
     for name, spec in specs.items():
-        if not isinstance(spec, Param):
-            branch = _init(spec, fold(key, name), kind, dtype)
-            if branch or kind == "param":
+        yield from _origins(spec, (*names, name))
+
+
+def _grown(specs: Tree, values: Mapping[Names, Any], kind: str, names: Names = ()) -> Tree:
+    """The values as a tree; branches without any are those of the parameters only."""
+    tree = {}
+    for name, spec in specs.items() if names not in values else ():
+        path = (*names, name)
+        if path in values or not isinstance(spec, Param):
+            branch = _grown(spec, values, kind, path)
+            if kind == "param" or jax.tree.leaves(branch):
                 tree[name] = branch
-        elif spec.kind == kind:
-            tree[name] = spec.init(fold(key, name), spec.shape, dtype)
-    return tree
+    return values.get(names, tree)
+
+
+def _alike(wanted: Mapping[Names, Param | Copies]) -> Iterable[list[Names]]:
+    """The names, together where they are drawn from the same distribution for the same shape."""
+    groups: dict[Any, list[Names]] = {}
+    for names, spec in wanted.items():
+        groups.setdefault(_distribution(spec) or names, []).append(names)
+    return groups.values()
+
+
+def _distribution(spec: Param | Copies) -> Any:
+    """What equal draws have in common; None for what is drawn by itself."""
+    if isinstance(spec, Copies) or not getattr(spec.init, "random", True):
+        return None
+    try:
+        hash(spec.init)
+    except TypeError:  # it holds a float that is traced, as in a sweep
+        return None
+    return spec.init, spec.shape
+
+
+def _descendants(key: jax.Array, paths: list[Names]) -> jax.Array:
+    """`fold(key, *names)` of every path, all of a level at once; as data, or JAX would think keys were used twice."""
+    levels = range(max(map(len, paths), default=0))
+    real = [[level < len(names) for names in paths] for level in levels]
+    data = [[zlib.crc32(names[level].encode()) if level < len(names) else 0 for names in paths] for level in levels]
+    impl, start = jax.random.key_impl(key), jax.random.key_data(key)
+
+    def level(keys: jax.Array, now: Any) -> tuple[jax.Array, None]:
+        real, data = now
+        folded = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys, impl=impl), data)
+        return jnp.where(real[:, None], jax.random.key_data(folded), keys), None
+
+    keys = jnp.broadcast_to(start, (len(paths), *start.shape))
+    return jax.lax.scan(level, keys, (jnp.array(real, bool), jnp.array(data, jnp.uint32)))[0] if levels else keys
 
 
 def abstract(layer: Layer, dtype: Any = jnp.float32) -> tuple[Tree, Tree]:

@@ -23,7 +23,9 @@ Shape = Sequence[int]
 
 
 class _Record:
-    """Prints as source; equality and hash come from the dataclass."""
+    """Prints as source; equality and hash come from the dataclass. Draws that are not random share no loop."""
+
+    random: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -37,6 +39,8 @@ class _Record:
 class Zeros(_Record):
     """All 0."""
 
+    random: ClassVar[bool] = False
+
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         return jnp.zeros(shape, dtype)
 
@@ -45,6 +49,8 @@ class Zeros(_Record):
 class Ones(_Record):
     """All 1."""
 
+    random: ClassVar[bool] = False
+
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         return jnp.ones(shape, dtype)
 
@@ -52,6 +58,8 @@ class Ones(_Record):
 @dataclass(frozen=True)
 class Constant(_Record):
     """All `value`."""
+
+    random: ClassVar[bool] = False
 
     value: float
 

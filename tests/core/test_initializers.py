@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial, reduce
+from operator import getitem
 from typing import Any
 
 import jax
@@ -14,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdl import initializers
+import fdl
+from fdl import initializers, nn
+from fdl.core import Layer, Param
 from fdl.initializers import (
     Constant,
     GlorotNormal,
@@ -195,3 +199,48 @@ def test_glorot_is_xavier():
     assert GlorotNormal is XavierNormal
     assert GlorotUniform is XavierUniform
     assert repr(GlorotNormal()) == "XavierNormal()"
+
+
+UNEVEN = [("f", "kernel"), ("b", "c", "kernel"), ("b", "d", "e", "kernel"), ("a", "a", "a", "kernel")]
+
+
+def nested(initializer: Any) -> Layer:
+    """Four equal arrays on paths of unequal lengths, a fifth of another shape, a constant, and statistics."""
+
+    class Model(Layer):
+        def specs(self) -> dict[str, Any]:
+            kernel, other = {"kernel": Param((6, 8), initializer)}, {"kernel": Param((8, 6), initializer)}
+            f = {**kernel, "bias": Param((8,), Ones())}
+            b = {"c": kernel, "d": {"e": kernel}, "mean": Param((3,), Zeros(), kind="state")}
+            return {"f": f, "b": b, "a": {"a": {"a": kernel}}, "empty": {}, "other": other}
+
+    return Model()
+
+
+@pytest.mark.parametrize("initializer", ALL, ids=repr)
+def test_a_compiled_programs_draws_are_those_of_each_alone(initializer: Any):
+    """Equal draws share a loop there, to the bit; eager ones are rounded apart in some distributions."""
+    key, model = jax.random.key(3), nested(initializer)
+    params, state = jax.jit(partial(fdl.init, model))(key)
+    eager, eager_state = fdl.init(model, key)
+    assert list(eager) == ["f", "b", "a", "empty", "other"]
+    assert jax.tree.structure((params, state)) == jax.tree.structure((eager, eager_state))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, eager)
+    for names in UNEVEN:
+        alone = jax.jit(lambda key: initializer(key, (6, 8), jnp.float32))(fdl.fold(key, *names))
+        np.testing.assert_array_equal(reduce(getitem, names, params), alone)
+
+
+def test_a_compiled_programs_size_is_that_of_its_distributions():
+    """One draw of random bits for 3 shapes alike or 30: each alone would take a tenth of a second to compile."""
+    for n in (3, 30):
+        many = nn.Serial(*(nn.Linear(5, 5) for _ in range(n)), nn.Linear(5, 2))
+        assert str(jax.make_jaxpr(partial(fdl.init, many))(jax.random.key(0))).count("random_bits") == 2
+
+
+def test_an_initialiser_without_a_hash_draws_by_itself():
+    """As one that holds a float which a sweep traces."""
+    model = lambda std: nn.Serial(*(nn.Linear(5, 5, kernel_init=Normal(std)) for _ in range(4)))  # noqa: E731
+    draw = jax.jit(lambda std: fdl.init(model(std), jax.random.key(0))[0])
+    want, _ = fdl.init(model(0.3), jax.random.key(0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), draw(0.3), want)
