@@ -23,7 +23,7 @@ from fdl.trail import on_error
 Tree = dict[str, Any]
 Initializer = Callable[..., jax.Array]
 Names = tuple[str, ...]
-LOOPED = 2  # so many draws take as long to compile as a loop over more
+LOOPED = 2  # so many draws compile about as fast as a loop over more
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ def _init(specs: Tree, key: jax.Array, kind: str, dtype: Any) -> Tree:
     if not isinstance(key, Tracer) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         drawn = {names: _drawn(spec, fold(key, *names), kind, dtype) for names, spec in wanted.items()}
         return _grown(specs, drawn, kind)
-    # A compiled program has code for every draw and every key: for a GPT's 28 arrays that takes longer to compile than
-    # its training step. So equal draws share a loop here. Outside, JAX keeps the programs of single draws.
+    # A compiled program has code for every draw and every key, which of a deep model takes seconds to compile. So equal
+    # draws share a loop here. Outside, JAX keeps the programs of single draws.
     drawn, keys = {}, dict(zip(wanted, _descendants(key, list(wanted)), strict=True))
     for group in _alike(wanted):
 
@@ -190,14 +190,16 @@ def _origins(specs: Tree | Param, names: Names = ()) -> Iterator[tuple[Names, Pa
 
 def _grown(specs: Tree, values: Mapping[Names, Any], kind: str, names: Names = ()) -> Tree:
     """The values as a tree; branches without any are those of the parameters only."""
+    if names in values:
+        return values[names]
     tree = {}
-    for name, spec in specs.items() if names not in values else ():
+    for name, spec in specs.items():
         path = (*names, name)
         if path in values or not isinstance(spec, Param):
             branch = _grown(spec, values, kind, path)
             if kind == "param" or jax.tree.leaves(branch):
                 tree[name] = branch
-    return values.get(names, tree)
+    return tree
 
 
 def _alike(wanted: Mapping[Names, Param | Copies]) -> Iterable[list[Names]]:

@@ -232,7 +232,7 @@ def test_a_compiled_programs_draws_are_those_of_each_alone(initializer: Any):
 
 
 def test_a_compiled_programs_size_is_that_of_its_distributions():
-    """One draw of random bits for 3 shapes alike or 30: each alone would take a tenth of a second to compile."""
+    """One draw of random bits for 3 shapes alike or 30."""
     for n in (3, 30):
         many = nn.Serial(*(nn.Linear(5, 5) for _ in range(n)), nn.Linear(5, 2))
         assert str(jax.make_jaxpr(partial(fdl.init, many))(jax.random.key(0))).count("random_bits") == 2

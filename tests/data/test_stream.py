@@ -152,10 +152,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 @pytest.mark.slow
 def test_three_gigabytes_train_in_one_of_memory():
-    """500 batches of 6.3 MB: 6 chunks alive at once are 190 MB, on 270 of imports and compiling.
-
-    (`ru_maxrss` would begin with the memory of the process that started this one.)
-    """
+    """500 batches of 6.3 MB. (`ru_maxrss` would begin with the memory of the process that started this one.)"""
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak is read from /proc")
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

@@ -81,7 +81,7 @@ def test_each_row_is_a_python_loop_over_its_own_steps(name, reverse):
 def test_derivatives_in_both_modes_are_finite_differences(name):
     with jax.enable_x64(True):
         run = jax.jit(loop(name, mask=MASK))
-        check_grads(run, arrays(name, np.float64), order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
+        check_grads(run, arrays(name, np.float64), order=1, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
