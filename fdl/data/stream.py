@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import mmap
 import queue
 import threading
 import time
@@ -19,6 +18,7 @@ from fdl.errors import InputError
 
 CHUNK_BYTES = 2**25  # of batches that travel to the device together
 AHEAD = 2  # chunks read before they are needed
+SMALL, MAPPED, ALIGNED = 2**20, 2**25, 64  # bytes
 
 
 class Stream(Dataset):
@@ -149,12 +149,17 @@ def read_chunk(stream: Stream, capacity: int, start: int, count: int) -> Any:
 
 
 def _memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Pages of their own, which go back to the system as soon as nothing uses them.
+    """Memory of its own, which goes back to the system as soon as nothing uses it.
 
-    malloc keeps chunks of this size on its heap, which grows by hundreds of MiB where they overlap in time. A page is
-    also aligned as devices want it, so that the CPU's takes it without a copy.
+    glibc keeps what is freed of up to 32 MiB on its heap, which grows by hundreds of MiB where chunks overlap in time;
+    above, it maps pages, of which those that nobody touches cost nothing. Aligned as the CPU device takes it uncopied.
     """
-    return np.ndarray(shape, dtype, buffer=mmap.mmap(-1, max(1, math.prod(shape) * dtype.itemsize)))
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL:
+        return np.empty(shape, dtype)
+    room = np.empty(max(size, MAPPED) + ALIGNED, np.uint8)
+    first = -room.ctypes.data % ALIGNED
+    return room[first : first + size].view(dtype).reshape(shape)
 
 
 def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x", "y"), seed: int = 0) -> Stream:
