@@ -78,13 +78,22 @@ def measure(case: Case, repeats: int) -> dict[str, float]:
         for kind, step in (("value", partial(value, function)), ("gradients", partial(gradients, function))):
             programs[f"{name} {kind} outside"] = (jax.jit(step).lower(x, kernel).compile(), 1)
             programs[f"{name} {kind} loop"] = (jax.jit(partial(loop, step)).lower(x, kernel).compile(), LOOP)
+    return taking_turns(programs, (x, kernel), repeats, once=("xla gradients loop",))
+
+
+def taking_turns(
+    programs: dict[str, tuple[Callable[..., Any], int]], arguments: Any, repeats: int, once: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Medians of milliseconds by name, of programs that make so many steps each; those of `once` run but once."""
+    if repeats < 1:
+        raise SystemExit(f"--repeats: expected at least 1, got {repeats}")
     taken: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(repeats + 1):  # the first warms up
         for name, (program, steps) in programs.items():
-            if name == "xla gradients loop" and turn > 1:
+            if name in once and turn > 1:
                 continue
             started = time.perf_counter()
-            jax.block_until_ready(program(x, kernel))
+            jax.block_until_ready(program(*arguments))
             if turn:
                 taken[name].append((time.perf_counter() - started) / steps * 1e3)
     return {name: round(statistics.median(times), 3) for name, times in taken.items()}

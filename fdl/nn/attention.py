@@ -14,6 +14,7 @@ from fdl.errors import InputError
 from fdl.initializers import LecunNormal, Zeros
 from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
+from fdl.ops.linear import linear
 from fdl.ops.rotary import check_rotary
 from fdl.shapes import expect
 
@@ -184,7 +185,7 @@ class Attention(Layer):
         """q from x, k and v from the source, each [B, T, heads, K]."""
 
         def heads(name: str, a: jax.Array) -> jax.Array:
-            y = jnp.einsum("btd,dhk->bthk", a, params[name]["kernel"])
+            y = linear(a, params[name]["kernel"])
             return y + params[name]["bias"] if self.use_bias else y
 
         q, k, v = heads("query", x), heads("key", source), heads("value", source)
@@ -193,7 +194,7 @@ class Attention(Layer):
         return q, k, v
 
     def _out(self, params: Tree, z: jax.Array) -> jax.Array:
-        y = jnp.einsum("bthk,hkd->btd", z, params["out"]["kernel"])
+        y = linear(z, params["out"]["kernel"], axes=2)
         return y + params["out"]["bias"] if self.use_bias else y
 
     def _scores_mask(self, mask: jax.Array | None, B: int, S: int) -> jax.Array | None:

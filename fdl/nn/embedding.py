@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.initializers import Normal
@@ -63,7 +64,7 @@ class Embedding(Layer):
         improve language models, 2017). Flax: `Embed.attend`.
         """
         expect(self, x, "[..., features]")
-        return x @ params["embedding"].T
+        return ops.linear(x, params["embedding"].T)
 
 
 def look_up(where: str, what: str, table: jax.Array, ids: Any) -> jax.Array:

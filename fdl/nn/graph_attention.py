@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 
 from fdl.core import Initializer, Layer, Param, Tree
@@ -14,6 +13,7 @@ from fdl.initializers import XavierUniform, Zeros
 from fdl.nn.graph_conv import flat_graph
 from fdl.ops import graph
 from fdl.ops.dropout import dropout
+from fdl.ops.linear import linear
 from fdl.ops.norm import widen
 from fdl.ops.segment import gather, segment_softmax, segment_sum
 
@@ -142,7 +142,7 @@ class GAT(_GraphAttention):
     def _logits(
         self, params: Tree, x: jax.Array, senders: jax.Array, receivers: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        values_NHK = jnp.einsum("nd,dhk->nhk", x, params["kernel"])
+        values_NHK = linear(x, params["kernel"])
         wide = widen(values_NHK)
         # a . [W x_j, W x_i] is a sum of one number a node and head, so no edge ever holds K of them.
         source_NH, target_NH = ((wide * widen(params[end]["kernel"])).sum(-1) for end in ("source", "target"))
@@ -174,7 +174,7 @@ class GATv2(_GraphAttention):
     def _logits(
         self, params: Tree, x: jax.Array, senders: jax.Array, receivers: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        values_NHK, asked_NHK = (jnp.einsum("nd,dhk->nhk", x, params[end]["kernel"]) for end in ("source", "target"))
+        values_NHK, asked_NHK = (linear(x, params[end]["kernel"]) for end in ("source", "target"))
         asked_NHK = asked_NHK + params["target"]["bias"] if self.use_bias else asked_NHK
         hidden_EHK = widen(gather(values_NHK, senders)) + widen(gather(asked_NHK, receivers))
         hidden_EHK = jax.nn.leaky_relu(hidden_EHK, self.negative_slope)

@@ -19,6 +19,7 @@ from fdl.initializers import Constant, XavierUniform, Zeros
 from fdl.nn.containers import Serial, apply_part
 from fdl.nn.linear import Linear
 from fdl.ops import graph
+from fdl.ops.linear import linear
 from fdl.ops.norm import widen
 from fdl.shapes import expect
 
@@ -93,7 +94,7 @@ class GCN(Layer):
         nodes, pairs = flat_graph(self, x, edges)
         if edge_weight is not None:
             expect(self, edge_weight, "[B, E]" if jnp.ndim(x) == 3 else "[E]", "edge_weight")
-        y = graph.propagate(nodes @ params["kernel"], *self._adjacency(nodes, pairs, edge_weight))
+        y = graph.propagate(linear(nodes, params["kernel"]), *self._adjacency(nodes, pairs, edge_weight))
         y = y + params["bias"] if self.use_bias else y
         return y.reshape(*x.shape[:-1], self.out_features)
 
@@ -165,9 +166,9 @@ class GraphSAGE(Layer):
         nodes, pairs = flat_graph(self, x, edges)
         heard = nodes
         if self.project:
-            heard = jax.nn.relu(nodes @ params["project"]["kernel"] + params["project"]["bias"])
+            heard = jax.nn.relu(linear(nodes, params["project"]["kernel"]) + params["project"]["bias"])
         heard = graph.propagate(heard, pairs, reduce=self.aggregate)
-        y = nodes @ params["root"]["kernel"] + heard @ params["neighbor"]["kernel"]
+        y = linear(nodes, params["root"]["kernel"]) + linear(heard, params["neighbor"]["kernel"])
         y = y + params["bias"] if self.use_bias else y
         y = _unit_length(y) if self.normalize else y
         return y.reshape(*x.shape[:-1], self.out_features)

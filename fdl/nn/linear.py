@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 
+from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.initializers import LecunNormal, Zeros
 from fdl.shapes import expect, refuse_bytes
@@ -47,5 +48,5 @@ class Linear(Layer):
         del key, train
         expect(self, x, "[..., in_features]")
         refuse_bytes(self, x)
-        y = x @ params["kernel"]
+        y = ops.linear(x, params["kernel"])
         return y + params["bias"] if self.use_bias else y

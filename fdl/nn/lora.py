@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 from jax.core import Tracer
 
+from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.initializers import LecunNormal, Zeros
@@ -74,7 +75,7 @@ class LoRA(Layer):
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         with scope("linear"):
             y = self.linear(params["linear"], x, key=key, train=train)
-        return y + self._scaled(x @ params["a"]["kernel"] @ params["b"]["kernel"])
+        return y + self._scaled(ops.linear(ops.linear(x, params["a"]["kernel"]), params["b"]["kernel"]))
 
     def merge(self, params: Tree) -> Tree:
         """The params of `linear` with the change added to its kernel, summed in float32."""

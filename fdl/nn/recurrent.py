@@ -50,8 +50,9 @@ class _Gated(Recurrence):
         return jnp.zeros((batch, self.hidden_features), dtype)
 
     def project(self, params: Tree, x: jax.Array) -> jax.Array:
-        y = x @ params["input"]["kernel"]
-        return y + params["input"]["bias"] if self.use_bias else y
+        # time first, as the loop takes it: what is transposed is x, not y, which is larger
+        y = ops.linear(jnp.moveaxis(x, -2, 0), params["input"]["kernel"])
+        return jnp.moveaxis(y + params["input"]["bias"] if self.use_bias else y, 0, -2)
 
 
 @dataclass(frozen=True)

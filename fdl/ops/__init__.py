@@ -7,6 +7,7 @@ from fdl.ops.attention import dot_product_attention, padding_mask
 from fdl.ops.conv import conv, conv_transpose
 from fdl.ops.dropout import dropout
 from fdl.ops.graph import add_self_loops, degree, disjoint_union, graph_ids, propagate, symmetric_weights
+from fdl.ops.linear import linear
 from fdl.ops.norm import group_norm, layer_norm, rms_norm
 from fdl.ops.pool import (
     adaptive_avg_pool,
@@ -40,6 +41,7 @@ __all__ = [
     "gru_cell",
     "layer_norm",
     "length_mask",
+    "linear",
     "lstm",
     "lstm_cell",
     "max_pool",

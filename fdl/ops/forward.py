@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
-from jax.custom_derivatives import SymbolicZero
 
 Form = Callable[..., jax.Array]
 
@@ -38,16 +36,8 @@ def forward(quick: Form, differentiable: Form) -> Form:
     def function(*args: jax.Array) -> jax.Array:
         return values(*args)
 
-    # symbolic: a zero tangent, that of the data, must not become an array that is computed with
-    @partial(function.defjvp, symbolic_zeros=True)
+    @function.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-        moves = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
-
-        def moved(*moving: jax.Array) -> jax.Array:
-            rest = iter(moving)
-            return differentiable(*(next(rest) if m else fixed for fixed, m in zip(primals, moves, strict=True)))
-
-        at, along = ([a for a, m in zip(args, moves, strict=True) if m] for args in (primals, tangents))
-        return values(*primals), jax.jvp(moved, tuple(at), tuple(along))[1]
+        return values(*primals), jax.jvp(differentiable, primals, tangents)[1]
 
     return function

@@ -22,6 +22,7 @@ from fdl.ops.norm import widen
 from fdl.ops.window import Padding, Sizes, Window, per_axis, slide
 
 Binary = Callable[[jax.Array, jax.Array], jax.Array]
+LANES = 8  # float32 numbers of a CPU's vector
 LONG = 32  # pixels of a window above which slices, one each, take longer to compile than they are worth
 
 
@@ -144,8 +145,8 @@ def _pool(x: jax.Array, window: Window, start: float, operation: Binary, differe
     def slices(x: jax.Array) -> jax.Array:
         return _combine(_pad(x, window, start), window, differentiable)
 
-    # reduce_window looks at every pixel of a window
-    return (slices if max(window.size) > LONG else forward(windows, slices))(x)
+    # reduce_window looks at every pixel of a window, and at a few channels one by one
+    return (slices if max(window.size) > LONG or x.shape[-1] < LANES else forward(windows, slices))(x)
 
 
 def _pad(x: jax.Array, window: Window, value: float) -> jax.Array:
