@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+T = TypeVar("T")
 HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -43,19 +44,33 @@ def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: in
     lowered = jax.jit(function, **options).lower(*arguments)
     traced = time.perf_counter()
     hits = _hits[get_ident()]
+    cost = later(lowered.cost_analysis)
     executable = lowered.compile()
     done = time.perf_counter()
-    flops = (lowered.cost_analysis() or {}).get("flops", 0.0)
+    flops = (cost.result() or {}).get("flops", 0.0)
     memory = executable.memory_analysis()
     sizes = [int(getattr(memory, f"{kind}_size_in_bytes", 0)) for kind in ("argument", "temp")]
     record = Program(name, traced - started, done - traced, _hits[get_ident()] > hits, float(flops), steps, *sizes)
     return executable, record
 
 
-def compiling(lowered: Any) -> Future[Any]:
-    """What will be `lowered.compile()`, on a thread: meanwhile Python can trace the next program."""
+def compiled_quickly(lowered: Any) -> Any:
+    """The executable of a program that runs once: on a CPU, optimising it would take far longer than that.
+
+    Initial values make such programs: random numbers are long ones. The bits are the same; with level 0 they are not.
+    """
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile({"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:  # options of XLA come and go
+        return lowered.compile()
+
+
+def later(call: Callable[[], T]) -> Future[T]:
+    """What will be `call()`, on a thread: compiling leaves Python free to trace the next program."""
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(lowered.compile)
+    future = pool.submit(call)
     pool.shutdown(wait=False)
     return future
 

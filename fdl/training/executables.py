@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from fdl.data.stream import Stream
 from fdl.errors import InputError, did_you_mean
-from fdl.training.compiling import Program, compiled, compiling
+from fdl.training.compiling import Program, compiled, compiled_quickly, later
 from fdl.training.experiment import Experiment
 from fdl.training.programs import (
     TOGETHER,
@@ -120,25 +120,24 @@ class Programs:
             one = experiment.dataset.arrays
             arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape[1:]), x.dtype), one)
         self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
-        init = self._jit(partial(init_carry, recipe), (0, 0), compiler_options=quick()).lower(key, hyper)
-        self._init = compiling(init)
+        init = self._jit(partial(init_carry, recipe), (0, 0)).lower(key, hyper)
+        self._init = later(partial(compiled_quickly, init))
         carry = init.out_info
-        chunk, self.names = make_chunk(recipe, self.capacity, self.members, self.stops)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[key.ndim :], x.dtype), carry)
+        chunk, self.names = make_chunk(recipe, one, self.capacity, self.members, self.stops)
         stopped = jax.ShapeDtypeStruct(key.shape, bool)
         arguments = (carry, arrays, key, hyper, zero, zero, stopped)
         axes = (0, None, 0, 0, None, None, 0)
         self.chunk = self._compiled("chunk", chunk, axes, *arguments, steps=total, donate_argnums=0)
         self.evaluations: dict[str, tuple[Any, list[str]]] = {}
-        sums = {}
         for name, dataset in experiment.evaluate.items():
-            evaluate, names = make_evaluation(recipe, name, dataset)
+            evaluate, names = make_evaluation(recipe, one.train, name, dataset)
             arguments = (carry.train, self.arrays[name], key, hyper)
-            sums[name] = jax.eval_shape(self._lift(evaluate, (0, None, 0, 0)), *arguments)[0]
             program = self._compiled(f"evaluate/{name}", evaluate, (0, None, 0, 0), *arguments)
             self.evaluations[name] = (program, names)
-        self.choose = None if experiment.select is None else self._selection(carry.train, hyper, sums)
+        self.choose = None if experiment.select is None else self._selection(carry.train, hyper)
 
-    def _selection(self, now: Any, hyper: Hyper, sums: dict[str, Any]) -> Any:
+    def _selection(self, now: Any, hyper: Hyper) -> Any:
         at, (set_name, column) = self.recipe.at, self._selected()
 
         def choose(
@@ -158,7 +157,8 @@ class Programs:
 
         self._start = self._jit(begin, (0, 0))
         best = jax.eval_shape(self._start, now, hyper)
-        arguments = (best, sums[set_name], np.int32(0), now, hyper)
+        sums = self.evaluations[set_name][0].out_info[0]
+        arguments = (best, sums, np.int32(0), now, hyper)
         return self._compiled("select", choose, (0, 0, None, 0, 0), *arguments, donate_argnums=0)
 
     def _selected(self) -> tuple[str, int]:
@@ -211,15 +211,6 @@ def _in_turn(function: Callable[..., Any], axes: tuple[int | None, ...], size: i
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lax.map(one, tiles))
 
     return looped
-
-
-def quick() -> dict[str, Any] | None:
-    """How to compile the initial values, where that is worth saying.
-
-    Random numbers make long programs, and this one runs once: on a CPU, optimising it takes far longer than that. The
-    bits are the same; with level 0 they would not be.
-    """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def side_by_side(recipe: Recipe) -> int | None:

@@ -6,10 +6,12 @@ All are pure functions of arrays, so `jax.jit` compiles a run, `jax.vmap` a swee
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fdl.core import fold
@@ -69,7 +71,7 @@ def make_advance(recipe: Recipe) -> Advance:
 
 
 def make_chunk(
-    recipe: Recipe, capacity: int, together: bool = False, stops: bool = False
+    recipe: Recipe, carry: Carry, capacity: int, together: bool = False, stops: bool = False
 ) -> tuple[Callable[..., tuple[Carry, jax.Array]], list[str]]:
     """`chunk(carry, arrays, key, hyper, start, count, stopped) -> (carry, history)`, and the history's columns.
 
@@ -77,10 +79,15 @@ def make_chunk(
     [capacity, names] holds the metrics of the steps done in its first `count` rows. Packing them into one array
     matters: many small leaves in a loop's carry cost more than a small model's step.
 
+    Of `carry` only shapes are looked at.
     A run that has stopped takes no step. Of many `together`, where any ever `stops`, each step is taken, and dropped by
     those that have, until all have: their loop must keep one count for all, or every `cond` in it would be a select.
     """
-    experiment, advance = recipe.experiment, make_advance(recipe)
+    dataset, zero = recipe.experiment.dataset, np.int32(0)
+    # Traced once: here for the names of its metrics, which the history needs to know, and inlined in the loop.
+    advance = jax.jit(make_advance(recipe), inline=True)
+    arguments = carry, dataset.arrays, jax.random.key(0), recipe.values(), zero, zero
+    names = sorted(jax.eval_shape(advance, *arguments)[1])
 
     def chunk(
         carry: Carry, arrays: Any, key: jax.Array, hyper: Hyper, start: Any, count: Any, stopped: Any
@@ -95,49 +102,48 @@ def make_chunk(
 
         empty = jnp.zeros((capacity, len(names)), jnp.float32)
         over = lax.pmin(stopped.astype(jnp.int32), TOGETHER) if together else stopped
-        return lax.fori_loop(0, jnp.where(over, 0, count), body, (carry, empty))
+        return lax.fori_loop(zero, jnp.where(over, 0, count), body, (carry, empty))
 
-    def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Metrics:
-        return advance(init_carry(recipe, key, hyper), arrays, key, hyper, 0, 0)[1]
-
-    names = sorted(jax.eval_shape(shapes, experiment.dataset.arrays, jax.random.key(0), recipe.values()))
     return chunk, names
 
 
-def make_evaluation(recipe: Recipe, name: str, dataset: Dataset) -> tuple[Callable[..., Any], list[str]]:
+def make_evaluation(
+    recipe: Recipe, now: TrainState, name: str, dataset: Dataset
+) -> tuple[Callable[..., Any], list[str]]:
     """`evaluate(train_state, arrays, key, hyper) -> (sums [batches, names, 2], outputs)`, and the names.
 
     Sums are (total, count). The last, partial batch is padded to the size of the others and masked. The caller adds
     the batches in float64, so that a figure does not depend on the batch size beyond the rounding within a batch.
     Outputs, [batches, B, ...] with the rows of the padding, are None unless the experiment has reports.
+    Of `now` only shapes are looked at.
     """
     batch_size = recipe.experiment.batch_size
 
-    def one(
-        experiment: Experiment, params: Any, state: Any, arrays: Any, key: jax.Array, number: Any
-    ) -> tuple[Means, Any]:
+    @partial(jax.jit, inline=True)  # traced once, as a training step is
+    def one(params: Any, state: Any, arrays: Any, key: jax.Array, hyper: Hyper, number: Any) -> tuple[Means, Any]:
+        experiment = recipe.at(hyper)
         objective: Any = experiment.task.objective
         batch, mask = dataset.eval_batch(arrays, number, batch_size)
         key = fold(key, f"eval/{name}", number)
         outcome = objective(params, state, batch, key=key, train=False)
         return reduce(outcome, mask), outcome.outputs if experiment.reports else None
 
-    def evaluate(now: TrainState, arrays: Any, key: jax.Array, hyper: Hyper) -> Any:
+    def parameters(now: TrainState, hyper: Hyper) -> Any:
         experiment = recipe.at(hyper)
-        params = compute_copy(evaluated_params(experiment, now), experiment.precision)
+        return compute_copy(evaluated_params(experiment, now), experiment.precision)
+
+    def evaluate(now: TrainState, arrays: Any, key: jax.Array, hyper: Hyper) -> Any:
+        params = parameters(now, hyper)
 
         def sums(number: Any) -> Any:
-            means, outputs = one(experiment, params, now.state, arrays, key, number)
+            means, outputs = one(params, now.state, arrays, key, hyper, number)
             return jnp.stack([means[name].packed() for name in names]), outputs
 
-        return lax.map(sums, jnp.arange(dataset.num_eval_batches(batch_size)))
+        return lax.map(sums, jnp.arange(dataset.num_eval_batches(batch_size), dtype=jnp.int32))
 
-    def shapes(arrays: Any, key: jax.Array, hyper: Hyper) -> Means:
-        experiment = recipe.at(hyper)
-        params, state = experiment.task.init(key)
-        return one(experiment, compute_copy(params, experiment.precision), state, arrays, key, 0)[0]
-
-    names = sorted(jax.eval_shape(shapes, dataset.arrays, jax.random.key(0), recipe.values()))
+    hyper = recipe.values()
+    params = jax.eval_shape(parameters, now, hyper)
+    names = sorted(jax.eval_shape(one, params, now.state, dataset.arrays, jax.random.key(0), hyper, np.int32(0))[0])
     return evaluate, names
 
 

@@ -338,9 +338,9 @@ def test_twenty_kills_cost_nothing(tmp_path: Path):
         out, err = process.communicate()
         assert code in (0, 143, -signal.SIGKILL, -signal.SIGTERM), (out, err)
         codes.add(code)
-        if code == 0:
-            break
         (folder,) = tmp_path.glob("killed/toy/*")
+        if code == 0 or (folder / "result.json").exists():  # the last signal may come after the end
+            break
         process = start("resume", str(folder))
     files = [next(tmp_path.glob(f"{name}/toy/*")) for name in ("whole", "killed")]
     last = [(each / "checkpoints" / "00004000" / "arrays.safetensors").read_bytes() for each in files]

@@ -262,7 +262,7 @@ def test_run_takes_the_floats_of_its_config_as_arguments():
         recipe = Recipe(build(config), build, config, traced_fields(config))
         key, zero = jax.random.key(0), np.int32(0)
         carry = jax.eval_shape(lambda key, recipe=recipe: init_carry(recipe, key, recipe.values()), key)
-        chunk, _ = make_chunk(recipe, 8)
+        chunk, _ = make_chunk(recipe, carry, 8)
         arguments = carry, recipe.experiment.dataset.arrays, key, recipe.values(), zero, zero, np.bool_(False)
         texts.append(jax.jit(chunk).lower(*arguments).as_text())
     assert texts[0] == texts[1]
