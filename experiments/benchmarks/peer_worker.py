@@ -52,30 +52,34 @@ def main(name: str, folder: str) -> None:
         load(library)
         imports[library] = time.perf_counter() - before
     from experiments.benchmarks.job import Job
-    from experiments.benchmarks.load import Watch
 
     job = Job.load(Path(folder))
-    loaded = time.perf_counter()
+    load_time = time.perf_counter() - started - sum(imports.values())
+    answer = {"imports": imports, "load": load_time, **measure(variant, job), "peak_mib": peak_mib()}
+    print("\n" + json.dumps(answer, allow_nan=True))
+
+
+def measure(variant: Variant, job: Any) -> dict[str, Any]:
+    """Gets the work ready, and does it again and again."""
+    from experiments.benchmarks.load import Watch
+
+    started = time.perf_counter()
     train = getattr(workload(job.sizes["workload"]), variant.function)(job, **variant.options)
-    ready = time.perf_counter() - loaded
+    ready = time.perf_counter() - started
     samples, results, total = [], [], 0.0
     while not samples or (total < SHORTEST and len(samples) < MOST):
         watch = Watch()
         results.append(train())
         samples.append(watch.read())
         total += samples[-1][0]
-    answer = {
-        "imports": imports,
-        "load": loaded - started - sum(imports.values()),
+    return {
         "ready": ready,
         "seconds": [seconds for seconds, _ in samples],
         "disturbed": [disturbed for _, disturbed in samples],
         "after_first_run": total - samples[0][0],
-        "peak_mib": peak_mib(),
         "losses": [float(value) for value in results[0]],
         "repeats": bool(abs(results[0][-1] - results[-1][-1]) <= 1e-2 * abs(results[0][-1])),
     }
-    print("\n" + json.dumps(answer, allow_nan=True))
 
 
 def workload(name: str) -> Any:

@@ -3,10 +3,10 @@
     pip install -e '.[benchmarks]' && pip install -r experiments/benchmarks/requirements.txt
     python experiments/benchmarks/peers.py --output experiments/benchmarks/results/peers.json
 
-Each file in `workloads` is a training run (or an evaluation, or a text to write), and its functions are the same work
-in each library: the same architecture, initial values, batches in the same order, number of steps, optimiser and dtype
-(float32). Their losses must agree, or the command fails. "JAX by hand" is the whole run as one program, the fastest way
-known to us, and the measure of the others.
+Each file in `workloads` is a training run (or an evaluation, predictions, or a text to write), and its functions are
+the same work in each library: the same architecture, initial values, batches in the same order, number of steps,
+optimiser and dtype (float32). Their losses must agree, or the command fails. "JAX by hand" is the whole run as one
+program, the fastest way known to us, and the measure of the others.
 
 Every sample is a process of its own, and the variants take turns (A B C A B C): it imports the libraries, compiles, and
 does the whole work. Figures are medians over the turns; what takes longer than 16 seconds has one turn.
@@ -50,7 +50,7 @@ from experiments.benchmarks.load import Watch  # noqa: E402
 from experiments.benchmarks.peer_worker import LIMIT, OURS, VARIANTS, Variant, workload  # noqa: E402
 from experiments.benchmarks.scaling import CURVES  # noqa: E402
 
-WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "decoding")
+WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "prediction", "decoding")
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
 CACHED = ("mlp", "cnn", "gpt")
 TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
@@ -297,7 +297,7 @@ def row(variant: str, taken: dict[str, list[Row]]) -> Row:
 def agreement(mine: Row, theirs: Row, work: job.Job) -> Row:
     """Relative differences to the limit's losses: of the first, where it is known, and of the last epoch's mean.
 
-    What an evaluation gives, or a text, is compared number by number.
+    What an evaluation gives, predictions, or a text, is compared number by number.
     """
     a, b = mine["losses"], theirs["losses"]
     if work.sizes.get("exact"):

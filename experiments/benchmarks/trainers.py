@@ -181,27 +181,30 @@ def nnx(job: Job, model: Any, forward: Forward) -> Train:
 
 
 def keras(job: Job, model: Any) -> Train:
-    """`compile` and `fit`: the losses are means over an epoch."""
+    """`compile` and `fit`: the losses are means over an epoch; one call of `fit` where a step is an epoch."""
     import keras
 
     adam = keras.optimizers.Adam(job.sizes["rate"], epsilon=1e-8)
     optimizer = adam if job.sizes["optimizer"] == "adam" else keras.optimizers.SGD(job.sizes["rate"])
-    labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    labels = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
     classifies = job.sizes["loss"] == "cross_entropy"
     model.compile(optimizer, labels if classifies else "mse", metrics=["accuracy"] if "evaluate" in job.sizes else None)
     if "evaluate" in job.sizes:
         return evaluators.keras(job, model)
     optimizer.build(model.trainable_variables)
     variables = [*model.variables, *optimizer.variables]
-    initial, order, per_epoch = [np.array(v) for v in variables], np.asarray(job.order), job.epoch_steps()
+    initial, per_epoch = [np.array(v) for v in variables], job.epoch_steps()
 
     def run(steps: int = job.steps) -> np.ndarray:
         for variable, value in zip(variables, initial, strict=True):
             variable.assign(value)
         options: Any = {"shuffle": False, "verbose": 0}
+        if job.order is None:
+            options |= {"batch_size": len(job.data["y"]), "epochs": steps, "sample_weight": job.data.get("mask")}
+            return np.array(model.fit(job.data["x"], job.data["y"], **options).history["loss"])
         losses: list[float] = []
         for first in range(0, steps, per_epoch):  # one call an epoch, on the examples in their order
-            rows = order[first : min(first + per_epoch, steps)]
+            rows = job.order[first : min(first + per_epoch, steps)]
             losses += model.fit(*_xy(job, rows.ravel()), batch_size=rows.shape[1], **options).history["loss"]
         return np.array(losses)
 

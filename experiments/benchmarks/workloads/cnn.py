@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import trainers
+from experiments.benchmarks.by_hand import product
 from experiments.benchmarks.job import Job
 
 SIZES = {
@@ -101,8 +102,8 @@ def _forward(convolution: Any, pool: Any) -> Any:
         x = batch["x"]
         for name in ("conv1", "conv2"):
             x = pool(jax.nn.relu(convolution(x, params[name]["kernel"]) + params[name]["bias"]))
-        x = jax.nn.relu(x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"])
-        return x @ params["head"]["kernel"] + params["head"]["bias"]
+        x = jax.nn.relu(product(x.reshape(len(x), -1), params["dense"]["kernel"]) + params["dense"]["bias"])
+        return product(x, params["head"]["kernel"]) + params["head"]["bias"]
 
     return forward
 

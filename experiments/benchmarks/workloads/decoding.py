@@ -1,8 +1,13 @@
-"""W5, second part: the GPT of characters continues a text by 256 characters, each the most probable, with a cache."""
+"""W5, second part: the GPT of characters continues a text by 256 characters, each the most probable, with a cache.
+
+The attention of Flax has a cache of its own; that of Equinox, Haiku and Keras has none.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,23 +113,64 @@ def step_loop(job: Job) -> trainers.Train:
     """A program for one character, called from Python."""
     import jax
 
-    params, first = jax.device_put((job.params, job.data["x"][0, 0]))
-
     def step(params: Any, token: Any, cache: Any, i: Any) -> Any:
         logits, cache = decode(params, token, cache, i)
         return logits.argmax().astype(token.dtype), cache
 
-    step = jax.jit(step, donate_argnums=2)
+    step = partial(jax.jit(step, donate_argnums=2), jax.device_put(job.params))
+    return _called(job, step, lambda: _empty(job))
+
+
+def _called(job: Job, step: Callable[[Any, Any, Any], Any], empty: Callable[[], Any]) -> trainers.Train:
+    """The loop in Python: `step(token, cache, index)` gives the next token and the cache, `empty()` the first cache."""
+    import jax
+
+    first = jax.device_put(job.data["x"][0, 0])
 
     def write(count: int = job.sizes["tokens"]) -> np.ndarray:
-        token, cache, tokens = first, _empty(job), []
+        token, cache, tokens = first, empty(), []
         for i in range(count):
-            token, cache = step(params, token, cache, i)
+            token, cache = step(token, cache, i)
             tokens.append(token)
         return np.array(jax.device_get(tokens))
 
     write(1)
     return write
+
+
+def linen(job: Job) -> trainers.Train:
+    import jax
+    import jax.numpy as jnp
+
+    model, params = gpt.linen_model(job, decode=True)
+    cache = model.init(jax.random.key(0), job.data["x"][:1])["cache"]  # of as many positions as there are in x
+
+    def step(params: Any, token: Any, cache: Any, i: Any) -> Any:
+        logits, changed = model.apply({"params": params, "cache": cache}, token[None, None], i, mutable="cache")
+        return logits.argmax().astype(token.dtype), changed["cache"]
+
+    step = partial(jax.jit(step, donate_argnums=2), jax.device_put(params))
+    return _called(job, step, lambda: jax.tree.map(jnp.copy, cache))
+
+
+def nnx(job: Job) -> trainers.Train:
+    """The cache is a part of the model, which the step changes in place."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    model = gpt.nnx_model(job, decode=True)
+    for block in model.blocks:
+        block.attention.init_cache((1, job.sizes["length"], job.sizes["features"]))
+    empty = jax.tree.map(jnp.copy, nnx.state(model, nnx.Cache))
+
+    @nnx.jit
+    def step(model: Any, token: Any, i: Any) -> Any:
+        return model(token[None, None], i).argmax().astype(token.dtype)
+
+    cached = nnx.cached_partial(step, model)
+    begin = lambda: nnx.update(model, jax.tree.map(jnp.copy, empty))  # noqa: E731
+    return _called(job, lambda token, _, i: (cached(token, i), None), begin)
 
 
 def torch(job: Job, compile: bool = False) -> trainers.Train:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import trainers
+from experiments.benchmarks.by_hand import product
 from experiments.benchmarks.job import Job
 
 SIZES = {
@@ -59,9 +60,9 @@ def spread(x: Any, edges: Any) -> Any:
 def forward(params: Any, batch: Any) -> Any:
     import jax
 
-    h = spread(batch["x"] @ params["layer0"]["kernel"], batch["edges"]) + params["layer0"]["bias"]
+    h = spread(product(batch["x"], params["layer0"]["kernel"]), batch["edges"]) + params["layer0"]["bias"]
     h = jax.nn.relu(h)
-    return spread(h @ params["head"]["kernel"], batch["edges"]) + params["head"]["bias"]
+    return spread(product(h, params["head"]["kernel"]), batch["edges"]) + params["head"]["bias"]
 
 
 def limit(job: Job) -> trainers.Train:
@@ -161,6 +162,32 @@ def haiku(job: Job) -> trainers.Train:
 
     model = hk.without_apply_rng(hk.transform(network))
     return trainers.haiku(job, model, trainers.haiku_params(job.params), ("x", "edges"))
+
+
+def keras(job: Job) -> trainers.Train:
+    """A layer of one's own, of which the edges are a part."""
+    import keras
+
+    edges = job.data["edges"]
+
+    class Convolution(keras.layers.Layer):
+        def __init__(self, features: int, activation: str | None = None) -> None:
+            super().__init__()
+            self.features, self.activation = features, keras.activations.get(activation)
+
+        def build(self, input_shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(input_shape[-1], self.features), initializer="glorot_uniform")
+            self.bias = self.add_weight(shape=(self.features,), initializer="zeros")
+
+        def call(self, x: Any) -> Any:
+            return self.activation(spread(x @ self.kernel, edges) + self.bias)
+
+    layers = {"layer0": Convolution(job.sizes["hidden"], "relu"), "head": Convolution(CLASSES)}
+    inputs = keras.Input((job.sizes["words"],), batch_size=job.sizes["nodes"])
+    model = keras.Sequential([inputs, *layers.values()])
+    for name, layer in layers.items():
+        layer.set_weights([job.params[name]["kernel"], job.params[name]["bias"]])
+    return trainers.keras(job, model)
 
 
 def torch(job: Job, compile: bool = False) -> trainers.Train:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import trainers
+from experiments.benchmarks.by_hand import product
 from experiments.benchmarks.job import Job
 from experiments.benchmarks.workloads.texts import markov
 
@@ -52,25 +53,26 @@ def forward(params: Any, batch: Any) -> Any:
         return (x - mean) * jax.lax.rsqrt(var + EPS) * params["scale"] + params["bias"]
 
     def heads(x: Any, params: Any) -> Any:
-        return jnp.einsum("btd,dhk->bhtk", x, params["kernel"]) + params["bias"][:, None]
+        y = product(x, params["kernel"].reshape(x.shape[-1], -1)).reshape(*x.shape[:2], *params["bias"].shape)
+        return (y + params["bias"]).swapaxes(1, 2)
 
     def attend(x: Any, params: Any) -> Any:
         q, k, v = (heads(x, params[name]) for name in ("query", "key", "value"))
         scores = jnp.einsum("bhtk,bhsk->bhts", q, k) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores, -jnp.inf))
         y = jnp.einsum("bhts,bhsk->bthk", weights, v)
-        return jnp.einsum("bthk,hkd->btd", y, params["out"]["kernel"]) + params["out"]["bias"]
+        return product(y.reshape(x.shape), params["out"]["kernel"].reshape(-1, x.shape[-1])) + params["out"]["bias"]
 
     def feed(x: Any, params: Any) -> Any:
-        h = jax.nn.gelu(x @ params["up"]["kernel"] + params["up"]["bias"])
-        return h @ params["down"]["kernel"] + params["down"]["bias"]
+        h = jax.nn.gelu(product(x, params["up"]["kernel"]) + params["up"]["bias"])
+        return product(h, params["down"]["kernel"]) + params["down"]["bias"]
 
     x = params["embedding"]["embedding"][batch["x"]] + params["positions"]["embedding"]
     for i in range(len(params["blocks"])):
         block = params["blocks"][str(i)]
         x = x + attend(norm(x, block["attention_norm"]), block["attention"])
         x = x + feed(norm(x, block["feed_forward_norm"]), block["feed_forward"])
-    return norm(x, params["norm"]) @ params["embedding"]["embedding"].T
+    return product(norm(x, params["norm"]), params["embedding"]["embedding"].T)
 
 
 def limit(job: Job) -> trainers.Train:
@@ -82,6 +84,11 @@ def step_loop(job: Job) -> trainers.Train:
 
 
 def linen(job: Job) -> trainers.Train:
+    return trainers.linen(job, *linen_model(job))
+
+
+def linen_model(job: Job, decode: bool = False) -> tuple[Any, Any]:
+    """A module and its parameters; with `decode` it takes one character at a time, and has a cache."""
     from flax import linen as nn
 
     sizes = job.sizes
@@ -94,28 +101,32 @@ def linen(job: Job) -> trainers.Train:
     class Block(nn.Module):
         @nn.compact
         def __call__(self, x: Any) -> Any:
-            attention = nn.MultiHeadDotProductAttention(sizes["heads"], name="attention")
+            attention = nn.MultiHeadDotProductAttention(sizes["heads"], decode=decode, name="attention")
             h = nn.LayerNorm(EPS, name="attention_norm")(x)
-            x = x + attention(h, mask=nn.make_causal_mask(h[..., 0]))
+            x = x + attention(h, mask=None if decode else nn.make_causal_mask(h[..., 0]))
             return x + FeedForward(name="feed_forward")(nn.LayerNorm(EPS, name="feed_forward_norm")(x))
 
     class Network(nn.Module):
         @nn.compact
-        def __call__(self, x: Any) -> Any:
+        def __call__(self, x: Any, first: Any = 0) -> Any:
             embedding = nn.Embed(sizes["vocabulary"], sizes["features"], name="embedding")
             positions = nn.Embed(sizes["length"], sizes["features"], name="positions")
-            h = embedding(x) + positions(np.arange(sizes["length"]))
+            h = embedding(x) + positions(first + np.arange(x.shape[1]))
             for i in range(sizes["layers"]):
                 h = Block(name=f"block{i}")(h)
             return embedding.attend(nn.LayerNorm(EPS, name="norm")(h))
 
     blocks = {f"block{i}": block for i, block in job.params["blocks"].items()}
     params = {name: part for name, part in job.params.items() if name != "blocks"} | blocks
-    model = Network()
-    return trainers.linen(job, model, params)
+    return Network(), params
 
 
 def nnx(job: Job) -> trainers.Train:
+    return trainers.nnx(job, nnx_model(job), lambda model, batch: model(batch["x"]))
+
+
+def nnx_model(job: Job, decode: bool = False) -> Any:
+    """The same for Flax NNX, whose modules hold their parameters."""
     from flax import nnx
 
     sizes = job.sizes
@@ -130,14 +141,14 @@ def nnx(job: Job) -> trainers.Train:
 
     class Block(nnx.Module):
         def __init__(self, rngs: Any) -> None:
-            self.attention = nnx.MultiHeadAttention(sizes["heads"], sizes["features"], decode=False, rngs=rngs)
+            self.attention = nnx.MultiHeadAttention(sizes["heads"], sizes["features"], decode=decode, rngs=rngs)
             self.attention_norm = nnx.LayerNorm(sizes["features"], epsilon=EPS, rngs=rngs)
             self.feed_forward = FeedForward(rngs)
             self.feed_forward_norm = nnx.LayerNorm(sizes["features"], epsilon=EPS, rngs=rngs)
 
         def __call__(self, x: Any) -> Any:
             h = self.attention_norm(x)
-            x = x + self.attention(h, mask=nnx.make_causal_mask(h[..., 0]))
+            x = x + self.attention(h, mask=None if decode else nnx.make_causal_mask(h[..., 0]))
             return x + self.feed_forward(self.feed_forward_norm(x))
 
     class Network(nnx.Module):
@@ -147,14 +158,13 @@ def nnx(job: Job) -> trainers.Train:
             self.blocks = nnx.List([Block(rngs) for _ in range(sizes["layers"])])
             self.norm = nnx.LayerNorm(sizes["features"], epsilon=EPS, rngs=rngs)
 
-        def __call__(self, x: Any) -> Any:
-            h = self.embedding(x) + self.positions(np.arange(sizes["length"]))
+        def __call__(self, x: Any, first: Any = 0) -> Any:
+            h = self.embedding(x) + self.positions(first + np.arange(x.shape[1]))
             for block in self.blocks:
                 h = block(h)
             return self.embedding.attend(self.norm(h))
 
-    model = trainers.load_nnx(Network(nnx.Rngs(0)), job.params)
-    return trainers.nnx(job, model, lambda model, batch: model(batch["x"]))
+    return trainers.load_nnx(Network(nnx.Rngs(0)), job.params)
 
 
 def equinox(job: Job) -> trainers.Train:
