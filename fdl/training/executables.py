@@ -202,13 +202,14 @@ def _in_turn(function: Callable[..., Any], axes: tuple[int | None, ...], size: i
 
     def looped(*arguments: Any) -> Any:
         mine = [a for a, axis in zip(arguments, axes, strict=True) if axis == 0]
-        tiles = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), mine)
+        tiles = jax.tree.map(lambda x: x.reshape(len(x) // size, size, *x.shape[1:]), mine)
 
         def one(tile: list[Any]) -> Any:
             members = iter(tile)
             return function(*(a if axis is None else next(members) for a, axis in zip(arguments, axes, strict=True)))
 
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lax.map(one, tiles))
+        # -1 for the number of members would be undetermined where an array has no elements.
+        return jax.tree.map(lambda x: x.reshape(len(x) * size, *x.shape[2:]), lax.map(one, tiles))
 
     return looped
 

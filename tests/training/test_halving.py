@@ -8,6 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fdl
@@ -100,3 +101,24 @@ def test_small_steps_share_a_core_and_large_ones_take_turns():
 
     assert (side_by_side(recipe(8)) or 0) > 1000
     assert side_by_side(recipe(2_000_000)) == 1
+
+
+def test_members_without_data_take_turns_as_well(monkeypatch):
+    """Arrays without elements, as the order of no examples, leave no size to be found from the others."""
+
+    def build(config: Config) -> fdl.Experiment:
+        def step(params, state, opt_state, batch, *, key, optimizer):
+            updates, opt_state = optimizer.update(2 * params, opt_state, params)
+            return params + updates, state, opt_state, {"loss": jnp.sum(params**2)}
+
+        task = fdl.Task(lambda key: (jnp.ones(3), jnp.zeros((0,))), lambda *args, **options: None, step)
+        return fdl.Experiment(task, optax.sgd(config.learning_rate), num_steps=config.steps)
+
+    over = {"learning_rate": [0.1, 0.2, 0.3]}
+    whole = fdl.sweep(build, Config(steps=5), over)
+    monkeypatch.setattr(sweeping, "side_by_side", lambda recipe: 2)
+    turns = fdl.sweep(build, Config(steps=5), over)
+    np.testing.assert_allclose(turns.history["train/loss"], whole.history["train/loss"], rtol=1e-6)
+    np.testing.assert_allclose(
+        whole.history["train/loss"][:, 1] / 3, (1 - 2 * np.array(over["learning_rate"])) ** 2, rtol=1e-5
+    )
