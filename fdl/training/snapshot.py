@@ -59,7 +59,8 @@ def past(saved: Saved, total: int) -> Past:
     try:
         for path, array in saved.arrays.items():
             part, _, name = path.partition("/")
-            parts[part][name] = array
+            # The history stays; it would keep the whole checkpoint, of which its arrays are parts, in memory.
+            parts[part][name] = array if part == "run" else array.copy()
         history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
         fits = all(len(steps) == values.shape[-1] for [(steps, values)] in history.values())
         stopped_at, seconds = saved.facts["stopped_at"], float(saved.facts.get("seconds", 0.0))
