@@ -5,7 +5,8 @@
 Beside fdl are Orbax, which writes in the background as well, and `torch.save`, which does not; those that are not
 installed are left out. What they promise differs: fdl has SHA-256 of every byte, reads back what it wrote before it
 deletes an older checkpoint, and waits for the disk (fsync); `torch.save` waits for nothing, and keeps one file. Each
-goes in a process of its own; the medians and the ranges of some saves after a first one are shown.
+goes in a process of its own, and they take turns, the disk at rest before each; the medians and the ranges of all saves
+but the first of each process are shown.
 """
 
 from __future__ import annotations
@@ -28,39 +29,67 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-ARRAYS, SIZE, REPEATS = 8, 2**23, 5  # 8 arrays of 32 MiB each
-PEERS = {"fdl": "fdl", "orbax": "orbax.checkpoint", "torch": "torch"}
-Peer = Literal["fdl", "orbax", "torch"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `python experiments/benchmarks/...` from anywhere
+
+from experiments.benchmarks.record import machine, write
+
+ARRAYS, SIZE, REPEATS, TURNS = 8, 2**23, 3, 3  # 8 arrays of 32 MiB each
+PEERS = {"fdl": "fdl", "Orbax": "orbax.checkpoint", "torch.save": "torch"}
+Peer = Literal["fdl", "Orbax", "torch.save"]
+COLUMNS = {"blocking": "training waits", "written": "written", "restored": "restored"}
 Saver = tuple[Callable[[int, Any], Callable[[], None]], Callable[[int, Any], Any]]
 """`save(step, tree)`, which returns when training may go on, and gives a function that waits until all is written;
 `restore(step, like)` -> tree on the device."""
 
 
-def main(output: Path | None = None, peer: Peer | None = None) -> None:
-    """Prints the milliseconds of each, and writes them as JSON where `output` is given."""
+def main(output: Path | None = None, peer: Peer | None = None, quick: bool = False) -> None:
+    """Prints the milliseconds of each, and writes them as JSON where `output` is given.
+
+    Args:
+      output: a JSON file.
+      peer: the one to measure in this process; by default all, in processes of their own.
+      quick: 256 KiB, once, to see that everything works; the times mean nothing.
+    """
+    size, repeats = (SIZE // 1024, 1) if quick else (SIZE, REPEATS)
     if peer is not None:
-        print(json.dumps(measure(peer)))
+        print(json.dumps(measure(peer, size, repeats)))
         return
-    load = round(os.getloadavg()[0], 1)  # what else is running: it is what these figures depend on most
-    results: dict[str, Any] = {"cpus": os.cpu_count(), "load": load, "mebibytes": ARRAYS * SIZE * 4 / 2**20}
-    for name, module in PEERS.items():
-        if importlib.util.find_spec(module.partition(".")[0]) is not None:
-            command = [sys.executable, __file__, "--peer", name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[name] = json.loads(done.stdout.splitlines()[-1])
-            print(name, results[name])
+    about = machine() | {"mebibytes": ARRAYS * size * 4 / 2**20}
+    there = [name for name, module in PEERS.items() if importlib.util.find_spec(module.partition(".")[0]) is not None]
+    taken: dict[str, list[dict[str, list[float]]]] = {name: [] for name in there}
+    for _ in range(1 if quick else TURNS):
+        for name in there:
+            os.sync()  # what another one has left to be written
+            command = [sys.executable, __file__, "--peer", name, *(["--quick"] if quick else [])]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            taken[name].append(json.loads(done.stdout.splitlines()[-1]))
+    rows = [{"variant": name, **row(turns)} for name, turns in taken.items()]
+    print("\n" + f"{about['mebibytes']:g} MiB, ms".ljust(16) + "".join(f"{name:>24}" for name in COLUMNS.values()))
+    for each in rows:
+        print(f"{each['variant']:16}" + "".join(f"{spread(each[name]):>24}" for name in COLUMNS))
     if output is not None:
-        output.write_text(json.dumps(results, indent=1) + "\n")
+        write(output, about, rows=rows)
 
 
-def measure(peer: Peer) -> dict[str, Any]:
-    """Milliseconds: until training goes on, until everything is written, of restoring; each as median and range."""
+def spread(values: list[float]) -> str:
+    median, least, most = values
+    return f"{median:.0f} ({least:.0f} to {most:.0f})"
+
+
+def row(turns: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """Median, least and most of all saves, in milliseconds."""
+    all_of = {name: [1e3 * seconds for turn in turns for seconds in turn[name]] for name in COLUMNS}
+    return {name: [round(f(ms), 1) for f in (statistics.median, min, max)] for name, ms in all_of.items()}
+
+
+def measure(peer: Peer, size: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each save: until training goes on, until everything is written; and of restoring."""
     folder = tempfile.mkdtemp(dir=".")  # a real disk: /tmp may be memory
     try:
-        save, restore = {"fdl": with_fdl, "orbax": with_orbax, "torch": with_torch}[peer](Path(folder).resolve())
-        times: dict[str, list[float]] = {"blocking": [], "written": [], "restored": []}
-        noise = np.random.default_rng(0).random(SIZE, np.float32)  # which cannot be compressed, as weights cannot
-        for step in range(1, REPEATS + 2):
+        save, restore = {"fdl": with_fdl, "Orbax": with_orbax, "torch.save": with_torch}[peer](Path(folder).resolve())
+        times: dict[str, list[float]] = {name: [] for name in COLUMNS}
+        noise = np.random.default_rng(0).random(size, np.float32)  # which cannot be compressed, as weights cannot
+        for step in range(1, repeats + 2):
             tree = {f"layer{i}": {"kernel": jnp.asarray(noise * (i + step))} for i in range(ARRAYS)}
             jax.block_until_ready(tree)
             began = time.perf_counter()
@@ -75,12 +104,7 @@ def measure(peer: Peer) -> dict[str, Any]:
             jax.tree.map(np.testing.assert_array_equal, found, tree)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {name: spread(values[1:]) for name, values in times.items()}
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    values = {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
-    return {f"{name}_ms": round(1e3 * value, 1) for name, value in values.items()}
+    return {name: seconds[1:] for name, seconds in times.items()}
 
 
 def with_fdl(folder: Path) -> Saver:

@@ -9,7 +9,7 @@ optimiser and dtype (float32). Their losses must agree, or the command fails. "J
 program, the fastest way known to us, and the measure of the others.
 
 Every sample is a process of its own, and the variants take turns (A B C A B C): it imports the libraries, compiles, and
-does the whole work. Figures are medians over the turns; what takes longer than 16 seconds has one turn.
+does the whole work. Figures are medians over the turns; what takes longer than 12 seconds has one turn.
 
     steady      the work itself; repeated in the process until a second has passed
     import      of the libraries; of fdl with JAX, Optax and all parts that training uses
@@ -17,25 +17,26 @@ does the whole work. Figures are medians over the turns; what takes longer than 
     end to end  from the start of the process to the end of the first complete run
     peak        the most memory of the process (VmHWM)
 
+Two parts have commands of their own, which take turns likewise: sweeps of many members (`sweeps.py`), and the cost of a
+checkpoint beside Orbax and `torch.save` (`checkpoints.py`).
+
 A sample during which other processes took more than a tenth of a core is disturbed; a median with such is marked (!).
 Nothing is read from a compilation cache, but for the rows "with a warm compilation cache".
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import math
 import os
-import platform
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,19 @@ import tyro  # noqa: E402
 from experiments.benchmarks import job  # noqa: E402
 from experiments.benchmarks.load import Watch  # noqa: E402
 from experiments.benchmarks.peer_worker import LIMIT, OURS, VARIANTS, Variant, workload  # noqa: E402
+from experiments.benchmarks.record import machine, matmul_rate, significant, write  # noqa: E402
 from experiments.benchmarks.scaling import CURVES  # noqa: E402
 
 WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "prediction", "decoding")
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "equinox", "dm-haiku", "keras", "torch", "numpy")
 CACHED = ("mlp", "cnn", "gpt")
+PATIENCE = 5  # times `timeout` for a part that starts all processes of its own
 TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
-LONG = 16.0  # seconds of a process, of which one is then enough: it is mostly compiling
+LONG = 12.0  # seconds of a process, of which one is then enough: it is mostly compiling
 SAME = 1e-3  # relative, of what the same initial values and the same batch give
+PARTS = {
+    "sweep": ("sweeps.py", "--mlp", "1", "8", "64", "256", "--cnn", "--lstm", "--num-epochs", "0"),
+    "checkpoint": ("checkpoints.py",),
+}
 Row = dict[str, Any]
 
 
@@ -73,6 +79,10 @@ class Options:
     """Whether to measure the first step with a warm compilation cache as well."""
     scaling: bool = True
     """Whether to measure how the time grows with sizes."""
+    sweep: bool = True
+    """Whether to measure the training of 1 to 256 members."""
+    checkpoint: bool = True
+    """Whether to measure saving and restoring."""
     smoke: bool = False
     """A few steps of small networks, once: that everything works; the times mean nothing."""
     output: Path | None = None
@@ -95,20 +105,12 @@ class Results:
     started: float = field(default_factory=time.perf_counter)
     rows: list[Row] = field(default_factory=list)
     skipped: list[Row] = field(default_factory=list)
-    about: Row = field(default_factory=lambda: machine())
+    about: Row = field(default_factory=machine)
 
     def write(self) -> None:
         self.about |= {"minutes": round((time.perf_counter() - self.started) / 60, 1), "load_after": os.getloadavg()}
-        if self.output is None:
-            return
-        head = [f' "{key}": {json.dumps(value)}' for key, value in self.about.items()]
-        parts = [self._lines("skipped", self.skipped), self._lines("rows", self.rows)]
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.output.write_text("{\n" + ",\n".join(head + parts) + "\n}\n")
-
-    @staticmethod
-    def _lines(name: str, rows: list[Row]) -> str:
-        return f' "{name}": [\n' + ",\n".join("  " + json.dumps(row) for row in rows) + "\n ]"
+        if self.output is not None:
+            write(self.output, self.about, skipped=self.skipped, rows=self.rows)
 
 
 def main(options: Options) -> None:
@@ -124,6 +126,9 @@ def main(options: Options) -> None:
                 bench.attempt(f"{name}, compilation cache", bench.cached, name)
         for axis, sizes in CURVES.items() if options.scaling and "mlp" in options.workloads else ():
             bench.attempt(f"mlp by {axis}", bench.scale, axis, sizes[:2] if options.smoke else sizes)
+        for kind in PARTS:
+            if getattr(options, kind):
+                bench.attempt(kind, bench.part, kind, *PARTS[kind])
     print(f"\n{results.about['minutes']} minutes")
     if options.output is not None:
         from experiments.benchmarks.peers_picture import draw
@@ -192,6 +197,17 @@ class Bench:
                 made = {"kind": "scaling", "workload": "mlp", "axis": axis, "size": changed[axis]}
                 self.results.rows.append(made | row(variant, taken))
             print(f"{changed[axis]:8}" + "".join(f"{row(v, taken)['steady']:12.4g}" for v in taken), flush=True)
+
+    def part(self, kind: str, file: str, *arguments: str) -> None:
+        """What a command of its own measures: its rows as they are."""
+        output = self.folder / f"{kind}.json"
+        command = [sys.executable, str(Path(__file__).with_name(file)), *arguments, "--output", str(output)]
+        command += ["--quick"] if self.options.smoke else []
+        done = bounded(command, environment(), PATIENCE * self.options.timeout)
+        print(done.stdout, flush=True)
+        if not output.exists():
+            raise Skipped(last_line(done))
+        self.results.rows += [{"kind": kind, **each} for each in json.loads(output.read_text())["rows"]]
 
     def prepare(self, name: str, changed: dict[str, Any]) -> Path:
         """The job of a workload, in a folder; made in a process of its own, so that this one needs no JAX."""
@@ -320,50 +336,6 @@ def agreement(mine: Row, theirs: Row, work: job.Job) -> Row:
 def _last(losses: list[float], steps: int, epoch: int) -> list[float]:
     """The losses of the last epoch; of those who give one mean an epoch, the last."""
     return losses[-1:] if len(losses) != steps else losses[-((steps - 1) % epoch + 1) :]
-
-
-def matmul_rate(size: int = 2048, times: int = 5) -> float:
-    """Billions of operations a second of NumPy's matrix product: the machine's own measure."""
-    import numpy as np
-
-    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
-    best = min(_seconds(lambda: a @ a) for _ in range(times))
-    return significant(2 * size**3 / best / 1e9)
-
-
-def _seconds(call: Any) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def machine() -> Row:
-    found = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = next(iter(_cpu_models()), platform.processor() or platform.machine())
-    head = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "cpu": model, "cores": cores}
-    return head | {"versions": found, "load_before": os.getloadavg()}
-
-
-def _cpu_models() -> Iterator[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return
-    yield from (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def significant(value: float) -> float:
-    """Three digits."""
-    return float(f"{value:.3g}")
 
 
 def show(title: str, rows: list[Row]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT, OURS = "JAX by hand", "fdl"
+SWEEPS = {"fdl.sweep": OURS, "vmap by hand": LIMIT, "torch.func vmap": "PyTorch"}  # whose colours they have
 
 
 def draw(results: Path) -> None:
@@ -26,6 +27,10 @@ def draw(results: Path) -> None:
     rows = json.loads(results.read_text())["rows"]
     work = [row for row in rows if row["kind"] == "workload"]
     curves = [row for row in rows if row["kind"] == "scaling"]
+    for row in rows:
+        if row["kind"] == "sweep" and row["variant"] in SWEEPS:
+            point = {"variant": SWEEPS[row["variant"]], "axis": "members", "size": row["members"]}
+            curves.append(point | {"steady": row["seconds"]})
     names = list(dict.fromkeys(row["workload"] for row in work))
     axes = list(dict.fromkeys(row["axis"] for row in curves))
     figure = pyplot.figure(figsize=(11, 4.5 + (3 if axes else 0)), layout="constrained")
@@ -67,7 +72,8 @@ def _curve(axis: Any, rows: list[dict[str, Any]], name: str, variants: list[str]
         mine = [row for row in rows if row["variant"] == variant]
         style = _color(variant, variants)
         axis.plot([row["size"] for row in mine], [row["steady"] for row in mine], "o-", ms=4, label=variant, **style)
-    axis.set(xscale="log", yscale="log", xlabel=f"{name} of the dense network", ylabel="seconds")
+    axis.set(xscale="log", yscale="log", ylabel="seconds")
+    axis.set_xlabel(f"{name} of the {'sweep' if name == 'members' else 'dense network'}", fontsize=9)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())

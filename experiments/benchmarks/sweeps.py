@@ -17,11 +17,9 @@ counted as disturbed (!). Losses of the first ten steps must agree between all v
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +31,10 @@ from typing import Any, NamedTuple
 import tyro
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # `python experiments/benchmarks/sweeps.py` from anywhere
+
+from experiments.benchmarks.record import machine, significant, write  # noqa: E402
+
 STEPS = {"mlp": 500, "cnn": 25, "lstm": 12}
 SHORTEST = 0.2  # seconds of a sample: shorter trainings are repeated
 TOLERANCE = 1e-3  # relative, between losses of float32 programs that add in different orders
@@ -80,37 +82,32 @@ def main(
 
     Args:
       mlp, cnn, lstm: numbers of members.
-      num_epochs: of the 64 digits members; the time is in proportion, the ratio is not affected.
+      num_epochs: of the 64 digits members; the time is in proportion, the ratio is not affected. 0 leaves them out.
       repeats: turns of every variant.
       quick: a few steps of 1 and 4 members, once, to see that everything works; the times mean nothing.
       output: a JSON file.
     """
-    started, before = time.perf_counter(), os.getloadavg()
+    started, about = time.perf_counter(), machine()
     counts, steps, sweep = {"mlp": mlp, "cnn": cnn, "lstm": lstm}, STEPS, 64
     if quick:
-        counts, steps, sweep, num_epochs, repeats = dict.fromkeys(counts, (1, 4)), dict.fromkeys(STEPS, 5), 4, 1, 1
+        counts = {name: (1, 4) for name, members in counts.items() if members}
+        steps, sweep, num_epochs, repeats = dict.fromkeys(STEPS, 5), 4, min(num_epochs, 1), 1
     with Processes(quick) as processes:
         rows = []
         for name, members in counts.items():
             table = Measurements(processes, name, steps[name], repeats)
             rows += [row for count in members for row in table.rows(count)]
-            show(name, steps[name], [row for row in rows if row["workload"] == name])
-        sums = measure_digits(processes, sweep, num_epochs, repeats)
-    about = {**machine(), "load_before": before, "load_after": os.getloadavg(), "repeats": repeats, "steps": steps}
+            if members:
+                show(name, steps[name], [row for row in rows if row["workload"] == name])
+        sums = [measure_digits(processes, sweep, num_epochs, repeats)] if num_epochs else []
+    about |= {"load_after": os.getloadavg(), "repeats": repeats, "steps": steps} | ({"digits": sums[0]} if sums else {})
     about["minutes"] = round((time.perf_counter() - started) / 60, 1)
-    print(f"load {before[0]:.1f} before and {about['load_after'][0]:.1f} after, {about['minutes']} minutes")
+    print(f"load {about['load_before'][0]:.1f} before, {about['load_after'][0]:.1f} after, {about['minutes']} minutes")
     if output is not None:
-        write(output, {**about, "digits": sums}, rows)
-    off = max(row["loss_differs"] for row in [*rows, sums])
+        write(output, about, rows=rows)
+    off = max((row["loss_differs"] for row in [*rows, *sums]), default=0.0)
     if not off < TOLERANCE:
         raise SystemExit(f"the losses of two variants differ by {off:.1e} of their size: they train different things")
-
-
-def write(output: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """JSON with a line for each row."""
-    head = ",\n".join(f' "{key}": {json.dumps(value)}' for key, value in about.items())
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    output.write_text(f'{{\n{head},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 class Processes:
@@ -208,7 +205,8 @@ class Measurements:
             "cpu_seconds": significant(cpu * members / measured),
             "first_call_seconds": significant(first["first"]),
             "disturbed": sum(each["disturbed"] for each in samples),
-            "loss_differs": differs(first["losses"], self.firsts[OURS, members]["losses"]),
+            "loss_differs": (off := differs(first["losses"], self.firsts[OURS, members]["losses"])),
+            "agrees": off < TOLERANCE,
         }
 
 
@@ -253,18 +251,6 @@ def differs(losses: dict[str, list[float]], ours: dict[str, list[float]]) -> flo
     both = [number for number in losses if number in ours][:4]
     pairs = [pair for number in both for pair in zip(losses[number], ours[number], strict=True)]
     return float(f"{max(abs(a - b) / abs(b) for a, b in pairs):.1e}")
-
-
-def significant(value: float) -> float:
-    """Three digits."""
-    return float(f"{value:.3g}")
-
-
-def machine() -> dict[str, Any]:
-    packages = [name for name in ("jax", "optax", "torch") if importlib.util.find_spec(name)]
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    python = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
-    return {**versions, **({} if "torch" in versions else {"torch": "missing: skipped"}), **python}
 
 
 def show(name: str, steps: int, rows: list[dict[str, Any]]) -> None:

@@ -50,12 +50,25 @@ def test_what_the_variants_compute_agrees(name, tmp_path, monkeypatch):
 def test_the_command_measures_in_processes_of_their_own(tmp_path):
     """Those of one workload; a variant that is skipped although its libraries are there is an error."""
     output, names = tmp_path / "peers.json", ("fdl", "JAX by hand", "PyTorch", "NumPy")
-    command = [sys.executable, str(FILE), "--smoke", "--no-cache", "--no-scaling", "--output", str(output)]
+    command = [
+        sys.executable,
+        str(FILE),
+        "--smoke",
+        "--no-cache",
+        "--no-scaling",
+        "--no-sweep",
+        "--output",
+        str(output),
+    ]
     subprocess.run([*command, "--workloads", "classic", "--variants", *names], check=True)
-    rows = json.loads(output.read_text())["rows"]
+    everything = json.loads(output.read_text())["rows"]
+    rows = [row for row in everything if row["kind"] == "workload"]
     assert [row["variant"] for row in rows] == [v.name for v in there("classic") if v.name in names]
     assert all(row["agrees"] for row in rows)
     assert all(0 < row["steady"] < row["end_to_end"] and row["peak_mib"] > 10 for row in rows)
+    saved = [row for row in everything if row["kind"] == "checkpoint"]
+    assert saved[0]["variant"] == "fdl"
+    assert all(0 < row["blocking"][0] <= row["written"][0] and row["restored"][0] > 0 for row in saved)
 
 
 def test_a_job_comes_back_from_its_files_as_it_was(tmp_path):
@@ -193,6 +206,23 @@ def test_the_table_has_a_cell_for_what_was_measured():
         "| JAX by hand, the work alone | 1.3 s | 0.018 s |",
         "| JAX by hand | 1 (3.8 s) | 1 (1.3 s) |",
         "| fdl | 1.02! (4.25 s) |  |",
+    ]
+
+
+def test_the_tables_of_sweeps_and_checkpoints():
+    row = {"kind": "sweep", "variant": "fdl.sweep", "members": 8, "measured": 8, "disturbed": 0}
+    ours = row | {"seconds": 0.1, "ratio": 1.0}
+    theirs = row | {"variant": "torch, one by one", "measured": 4, "seconds": 2.0, "ratio": 20.0, "disturbed": 1}
+    assert peers_table.sweep_table({"rows": [ours, theirs]}).splitlines() == [
+        "| members of a sweep | 8 |",
+        "| --- | --- |",
+        "| fdl.sweep | 0.1 s (1) |",
+        "| torch, one by one | ~!2 s (20) |",
+    ]
+    times = {"blocking": [31.2, 28.0, 214.0], "written": [701.0, 519.0, 1270.0], "restored": [302.0, 239.0, 386.0]}
+    saved = {"kind": "checkpoint", "variant": "fdl", **times}
+    assert peers_table.checkpoint_table({"rows": [ours, saved]}).splitlines()[2:] == [
+        "| fdl | 31 (28 to 214) | 701 (519 to 1270) | 302 (239 to 386) |"
     ]
 
 
