@@ -188,7 +188,7 @@ def read(path: Path) -> Saved:
     """
     manifest = _listed(path)
     data = _load(path / ARRAYS)
-    _expect_whole(path / ARRAYS, len(data), hashlib.sha256(data).hexdigest(), manifest["files"][ARRAYS])
+    _expect_whole(path / ARRAYS, len(data), hashlib.sha256(data.data).hexdigest(), manifest["files"][ARRAYS])
     try:
         arrays = decoded(data, manifest["dtypes"])
     except (ValueError, TypeError, LookupError, AttributeError) as error:  # with the right sums, but not written by fdl
