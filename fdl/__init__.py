@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fdl.training.averages import ema_params, with_ema
     from fdl.training.driver import Event, Result
     from fdl.training.ensemble import Ensemble
+    from fdl.training.evaluation import make_evaluation
     from fdl.training.experiment import Experiment
     from fdl.training.monitors import norms
     from fdl.training.run import run
@@ -42,6 +43,7 @@ _HOMES = {
     "fdl.runs.retention": ("Keep",),
     "fdl.surgery": ("edit",),
     "fdl.training.ensemble": ("Ensemble",),
+    "fdl.training.evaluation": ("make_evaluation",),
     "fdl.training.experiment": ("Experiment",),
     "fdl.training.averages": ("ema_params", "with_ema"),
     "fdl.training.driver": ("Event", "Result"),
@@ -59,9 +61,9 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Ensemble", "Event", "Experiment", "InputError", "Keep", "Layer", "LogUniform", "Outcome", "Param", "Result",
     "Resume", "SweepResult", "Task", "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit",
-    "ema_params", "fold", "init", "initializers", "inspect", "interop", "losses", "make_step", "metrics", "models",
-    "nn", "norms", "ops", "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep",
-    "traced", "with_ema", "zipped",
+    "ema_params", "fold", "init", "initializers", "inspect", "interop", "losses", "make_evaluation", "make_step",
+    "metrics", "models", "nn", "norms", "ops", "pretrained", "random_settings", "run", "schedules", "summary",
+    "supervised", "sweep", "traced", "with_ema", "zipped",
 ]  # fmt: skip
 
 

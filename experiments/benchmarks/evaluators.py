@@ -18,14 +18,15 @@ Evaluate = Callable[[], np.ndarray]
 Forward = Callable[[Any, Any], Any]
 
 
-def fdl(programs: Any, key: Any, hyper: Any) -> Evaluate:
-    """The program that `fdl.run` evaluates with."""
-    carry, _ = programs.begin(key, hyper)
-    evaluate, names = programs.evaluations["test"]
+def fdl(job: Job, experiment: Any) -> Evaluate:
+    """`fdl.make_evaluation`: the program with which `fdl.run` evaluates, alone."""
+    import fdl
+
+    evaluate = fdl.make_evaluation(experiment)
 
     def run() -> np.ndarray:
-        sums = np.asarray(evaluate(carry.train, programs.arrays["test"], key, hyper)[0], np.float64).sum(0)
-        return np.array([sums[names.index(name), 0] / sums[names.index(name), 1] for name in ("loss", "accuracy")])
+        found = evaluate(job.params, {})
+        return np.array([found["test/loss"], found["test/accuracy"]])
 
     return run
 

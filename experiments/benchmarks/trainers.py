@@ -29,11 +29,11 @@ def fdl(job: Job, experiment: Callable[[Any, Any], Any]) -> Train:
     from fdl.training.run import run_key
 
     made, key = experiment(job.sizes, job.data), run_key(0)
+    if "evaluate" in job.sizes:
+        return evaluators.fdl(job, made)
     rehearse(made)
     recipe = Recipe(made, None, None, ())
     programs = Programs(recipe, key, recipe.values())
-    if "evaluate" in job.sizes:
-        return evaluators.fdl(programs, key, recipe.values())
     first = [Driver(programs, key, recipe.values())]
 
     def train() -> np.ndarray:

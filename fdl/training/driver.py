@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.data.stream import Prefetch, Stream
-from fdl.errors import InputError, Interrupted
+from fdl.errors import Interrupted
 from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
@@ -23,6 +23,7 @@ from fdl.training.recipe import Hyper
 from fdl.training.rewind import Moment
 from fdl.training.sentinel import Sentinel
 from fdl.training.snapshot import facts_at, flat, past, put, same_optimizer
+from fdl.training.sums import means, reported
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
@@ -304,11 +305,9 @@ class Driver:
         columns = {}
         for set_name, (sums, outputs) in results.items():
             _, names = self.programs.evaluations[set_name]
-            sums = np.asarray(sums, np.float64).sum(-3)
-            means = sums[..., 0] / np.where(sums[..., 1] == 0, 1.0, sums[..., 1])
-            columns |= {f"{set_name}/{name}": means[..., [column]] for column, name in enumerate(names)}
-            if self.experiment.reports:
-                columns |= self._reports(set_name, outputs)
+            values = means(sums)
+            columns |= {f"{set_name}/{name}": values[..., [column]] for column, name in enumerate(names)}
+            columns |= self._reports(set_name, outputs)
         self._keep(np.array([step]), columns)
         if stopped is not None:
             self.ended = np.where(np.asarray(stopped) & (self.ended > step), step, self.ended)
@@ -317,18 +316,14 @@ class Driver:
         self.read = time.perf_counter()
 
     def _reports(self, set_name: str, outputs: Any) -> dict[str, np.ndarray]:
+        """Those of each member, [members, 1]."""
         dataset = self.experiment.evaluate[set_name]
-        if outputs is None:
-            raise InputError("reports: the objective returns no outputs: Outcome(..., outputs=...)")
-        columns = {name: np.zeros((*self.key.shape, 1)) for name in self.experiment.reports}
+        columns = {f"{set_name}/{name}": np.zeros((*self.key.shape, 1)) for name in self.experiment.reports}
         for member, reports in zip(np.ndindex(self.key.shape), self.reports, strict=True):
-            rows = jax.tree.map(lambda leaf, member=member: dataset.join(np.asarray(leaf[member])), outputs)
-            for name, report in reports.items():
-                value = np.asarray(report(rows), np.float64)
-                if value.ndim:
-                    raise InputError(f"reports {name!r}: expected a number, got an array {list(value.shape)}")
-                columns[name][member] = value
-        return {f"{set_name}/{name}": values for name, values in columns.items()}
+            mine = jax.tree.map(lambda leaf, member=member: np.asarray(leaf[member]), outputs)
+            for name, value in reported(reports, dataset, mine).items():
+                columns[f"{set_name}/{name}"][member] = value
+        return columns
 
     def _keep(self, steps: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
         if self.programs.stops and self.programs.members:  # what the program computes after a member's end is nothing

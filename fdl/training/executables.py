@@ -25,7 +25,7 @@ from fdl.training.programs import (
     init_carry,
     make_advance,
     make_chunk,
-    make_evaluation,
+    make_pass,
 )
 from fdl.training.recipe import Hyper, Recipe
 from fdl.training.selection import Selection, halve, select, start
@@ -131,7 +131,7 @@ class Programs:
         self.chunk = self._compiled("chunk", chunk, axes, *arguments, steps=total, donate_argnums=0)
         self.evaluations: dict[str, tuple[Any, list[str]]] = {}
         for name, dataset in experiment.evaluate.items():
-            evaluate, names = make_evaluation(recipe, one.train, name, dataset)
+            evaluate, names = make_pass(recipe, one.train, name, dataset)
             arguments = (carry.train, self.arrays[name], key, hyper)
             program = self._compiled(f"evaluate/{name}", evaluate, (0, None, 0, 0), *arguments)
             self.evaluations[name] = (program, names)

@@ -107,9 +107,7 @@ def make_chunk(
     return chunk, names
 
 
-def make_evaluation(
-    recipe: Recipe, now: TrainState, name: str, dataset: Dataset
-) -> tuple[Callable[..., Any], list[str]]:
+def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> tuple[Callable[..., Any], list[str]]:
     """`evaluate(train_state, arrays, key, hyper) -> (sums [batches, names, 2], outputs)`, and the names.
 
     Sums are (total, count). The last, partial batch is padded to the size of the others and masked. The caller adds

@@ -23,16 +23,17 @@ from fdl.training.sums import reduce
 FEW = 1 << 16
 
 
-def rehearse(experiment: Experiment) -> None:
-    """Checks every dataset of the experiment against its objective.
+def rehearse(experiment: Experiment, training: bool = True) -> None:
+    """Checks every dataset of the experiment against its objective; without `training`, those to evaluate on.
 
     Raises:
       InputError: values that are not finite; whatever the objective, its layers and losses refuse in the real rows.
     """
-    for name, dataset in {"train": experiment.dataset, **experiment.evaluate}.items():
+    sets = {"train": experiment.dataset} if training else {}
+    for name, dataset in (sets | dict(experiment.evaluate)).items():
         require_finite(name, dataset)
     params, state = jax.eval_shape(experiment.task.init, jax.random.key(0))
-    if experiment.task.step is None:
+    if training and experiment.task.step is None:
         _trace(experiment, "train", experiment.dataset, params, state, train=True)
     for name, dataset in experiment.evaluate.items():
         _trace(experiment, name, dataset, params, state, train=False)

@@ -1,13 +1,19 @@
-"""What an objective returns as sums over its real rows, which add up across micro-batches, batches and devices."""
+"""What an objective returns as sums over its real rows, which add up across micro-batches, batches and devices.
+
+The host makes means of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.metrics.mean import Mean
 from fdl.training.task import Outcome
@@ -73,3 +79,29 @@ def _masked(weight: jax.Array, mask: jax.Array | None) -> jax.Array:
     if mask is None:
         return weight
     return jnp.where(mask.reshape(mask.shape + (1,) * (weight.ndim - 1)), weight, jnp.zeros_like(weight))
+
+
+def means(sums: Any) -> np.ndarray:
+    """[..., batches, names, 2], totals and counts -> [..., names], added in float64."""
+    added = np.asarray(sums, np.float64).sum(-3)
+    return added[..., 0] / np.where(added[..., 1] == 0, 1.0, added[..., 1])
+
+
+def reported(reports: Mapping[str, Callable[[Any], Any]], dataset: Dataset, outputs: Any) -> dict[str, float]:
+    """What the reports say of the outputs of an evaluation set, [batches, B, ...], without the rows of the padding.
+
+    Raises:
+      InputError: there are no outputs; a report that is no number.
+    """
+    if not reports:
+        return {}
+    if outputs is None:
+        raise InputError("reports: the objective returns no outputs: Outcome(..., outputs=...)")
+    rows = jax.tree.map(lambda leaf: dataset.join(np.asarray(leaf)), outputs)
+    found = {}
+    for name, report in reports.items():
+        value = np.asarray(report(rows), np.float64)
+        if value.ndim:
+            raise InputError(f"reports {name!r}: expected a number, got an array {list(value.shape)}")
+        found[name] = float(value)
+    return found
