@@ -51,11 +51,14 @@ def main(name: str, folder: str) -> None:
         before = time.perf_counter()
         load(library)
         imports[library] = time.perf_counter() - before
+    from experiments.benchmarks import gpu
     from experiments.benchmarks.job import Job
 
     job = Job.load(Path(folder))
     load_time = time.perf_counter() - started - sum(imports.values())
     answer = {"imports": imports, "load": load_time, **measure(variant, job), "peak_mib": peak_mib()}
+    if job.sizes.get("device") == "gpu":
+        answer["peak_gpu_mib"] = gpu.peak_mib()
     print("\n" + json.dumps(answer, allow_nan=True))
 
 

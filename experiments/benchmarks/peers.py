@@ -1,4 +1,4 @@
-"""fdl beside JAX by hand, PyTorch, Keras, Flax, Equinox, Haiku and NumPy: speed and cost of the same work, on a CPU.
+"""fdl beside JAX by hand, PyTorch, Keras, Flax, Equinox, Haiku and NumPy: speed and cost of the same work.
 
     pip install -e '.[benchmarks]' && pip install -r experiments/benchmarks/requirements.txt
     python experiments/benchmarks/peers.py --output experiments/benchmarks/results/peers.json
@@ -6,7 +6,8 @@
 Each file in `workloads` is a training run (or an evaluation, predictions, or a text to write), and its functions are
 the same work in each library: the same architecture, initial values, batches in the same order, number of steps,
 optimiser and dtype (float32). Their losses must agree, or the command fails. "JAX by hand" is the whole run as one
-program, the fastest way known to us, and the measure of the others.
+program, the fastest way known to us, and the measure of the others. All is done on a CPU, but for the workloads that
+need a GPU; those compute in bfloat16, and say how much of the card's rate for products they reach.
 
 Every sample is a process of its own, and the variants take turns (A B C A B C): it imports the libraries, compiles, and
 does the whole work. Figures are medians over the turns; what takes longer than 12 seconds has one turn.
@@ -46,18 +47,20 @@ sys.path.insert(0, str(ROOT))  # `python experiments/benchmarks/peers.py` from a
 
 import tyro  # noqa: E402
 
-from experiments.benchmarks import job  # noqa: E402
+from experiments.benchmarks import gpu, job  # noqa: E402
 from experiments.benchmarks.load import Watch  # noqa: E402
 from experiments.benchmarks.peer_worker import LIMIT, OURS, VARIANTS, Variant, workload  # noqa: E402
 from experiments.benchmarks.record import machine, matmul_rate, significant, write  # noqa: E402
 from experiments.benchmarks.scaling import CURVES  # noqa: E402
 
 WORKLOADS = ("overhead", "classic", "mlp", "cnn", "gpt", "lstm", "gcn", "evaluation", "prediction", "decoding")
+GPU_WORKLOADS = ("gpt2", "resnet50")
 CACHED = ("mlp", "cnn", "gpt")
-PATIENCE = 5  # times `timeout` for a part that starts all processes of its own
+PATIENCE = 5  # times `timeout`, for a part that starts all processes of its own, or compilers that try GPU kernels
 TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of steps amplify another order of sums
 LONG = 12.0  # seconds of a process, of which one is then enough: it is mostly compiling
 SAME = 1e-3  # relative, of what the same initial values and the same batch give
+SAME_HALF = 5e-3  # in bfloat16, where every operation rounds by up to 2^-9
 PARTS = {
     "sweep": ("sweeps.py", "--mlp", "1", "8", "64", "256", "--cnn", "--lstm", "--num-epochs", "0"),
     "checkpoint": ("checkpoints.py",),
@@ -67,14 +70,14 @@ Row = dict[str, Any]
 
 @dataclass
 class Options:
-    workloads: tuple[str, ...] = WORKLOADS
-    """Which of them, in this order."""
+    workloads: tuple[str, ...] = WORKLOADS + GPU_WORKLOADS
+    """Which of them, in this order; those for a GPU are left out where there is none, except in a smoke test."""
     variants: tuple[str, ...] = tuple(variant.name for variant in VARIANTS)
     """Which of them; JAX by hand, with which the others are compared, is always measured."""
     samples: int = 3
     """Processes of every variant."""
     timeout: float = 120.0
-    """Seconds after which a process is stopped, and its variant left out."""
+    """Seconds after which a process is stopped, and its variant left out; on a GPU five times as many."""
     cache: bool = True
     """Whether to measure the first step with a warm compilation cache as well."""
     scaling: bool = True
@@ -89,7 +92,10 @@ class Options:
     """A JSON file, and beside it a picture."""
 
     def __post_init__(self) -> None:
-        for name, known in (("workloads", WORKLOADS), ("variants", tuple(variant.name for variant in VARIANTS))):
+        for name, known in (
+            ("workloads", WORKLOADS + GPU_WORKLOADS),
+            ("variants", tuple(variant.name for variant in VARIANTS)),
+        ):
             unknown = sorted(set(getattr(self, name)) - set(known))
             if unknown:
                 raise SystemExit(f"peers: there are no {name} {unknown}; choose from: {', '.join(known)}")
@@ -157,16 +163,37 @@ class Bench:
 
     def compare(self, name: str) -> None:
         """All variants of a workload."""
-        folder = self.prepare(name, {})
-        chosen = [v for v in VARIANTS if v.name in (*self.options.variants, LIMIT)]
-        taken = self.take(name, [v for v in chosen if hasattr(workload(name), v.function)], folder, {})
+        module = workload(name)
+        card = self.card() if hasattr(module, "DEVICE") else None
+        folder = self.prepare(name, {"device": module.DEVICE} if card else {})
+        chosen = [v for v in VARIANTS if v.name in (*self.options.variants, LIMIT) and hasattr(module, v.function)]
+        taken = self.take(name, chosen, folder, gpu.environment() if card else {})
         if LIMIT not in taken:
             return
         losses = {variant: samples[0] for variant, samples in taken.items()}
         rows = [{"kind": "workload", "workload": name, **row(variant, taken)} for variant in taken]
         work = job.Job.load(folder)
-        self.results.rows += [r | agreement(losses[r["variant"]], losses[LIMIT], work) for r in rows]
-        show(workload(name).__doc__ or "", self.results.rows[-len(rows) :])
+        rows = [r | agreement(losses[r["variant"]], losses[LIMIT], work) for r in rows]
+        if hasattr(module, "UNIT"):
+            rows = [r | gpu.rates(module, work.sizes, r["steady"], card) for r in rows]
+        self.results.rows += rows
+        show(module.__doc__ or "", rows)
+        if hasattr(module, "UNIT"):
+            gpu.show(module.UNIT, rows)
+
+    def card(self) -> Row | None:
+        """The GPU, with its rate, which is measured once; a smoke test does without."""
+        if not gpu.present():
+            if self.options.smoke:
+                return None
+            raise Skipped("no GPU")
+        if "gpu" not in self.results.about:
+            command = [sys.executable, "-m", "experiments.benchmarks.gpu"]
+            done = bounded(command, environment() | gpu.environment(), self.options.timeout)
+            if done.returncode:
+                raise Skipped(last_line(done))
+            self.results.about["gpu"] = json.loads(done.stdout.splitlines()[-1])
+        return self.results.about["gpu"]
 
     def cached(self, name: str) -> None:
         """The first step with a compilation cache: what filled it, and what found it full."""
@@ -248,7 +275,8 @@ class Bench:
         command = [sys.executable, "-m", "experiments.benchmarks.peer_worker", variant.name, str(folder)]
         with tempfile.TemporaryDirectory() as inductor:  # torch.compile would find its own work of the last turn
             watch, env = Watch(), environment() | {"TORCHINDUCTOR_CACHE_DIR": inductor} | extra
-            done = bounded(command, env, self.options.timeout)
+            patience = PATIENCE if extra == gpu.environment() else 1
+            done = bounded(command, env, self.options.timeout * patience)
             seconds, disturbed = watch.read()
         if done.returncode:
             raise Skipped(last_line(done))
@@ -304,6 +332,7 @@ def row(variant: str, taken: dict[str, list[Row]]) -> Row:
         "first_step": median(s["ready"] for s in samples),
         "end_to_end": median(s["end_to_end"] for s in samples),
         "peak_mib": round(statistics.median(s["peak_mib"] for s in samples)),
+        **({"peak_gpu_mib": max(s["peak_gpu_mib"] for s in samples)} if samples[0].get("peak_gpu_mib") else {}),
         "imports": imports,
         "samples": len(samples),
         "disturbed": sum(s["process_disturbed"] or any(s["disturbed"]) for s in samples),
@@ -326,10 +355,10 @@ def agreement(mine: Row, theirs: Row, work: job.Job) -> Row:
     found = {"loss": float(f"{means[0]:.6g}"), "loss_differs": float(f"{off:.1e}")}
     if len(a) != len(b):
         return found | {"agrees": off < TOLERANCE and mine["repeats"]}
-    first = abs(a[0] - b[0]) / abs(b[0])
+    first, same = abs(a[0] - b[0]) / abs(b[0]), SAME_HALF if "precision" in work.sizes else SAME
     return found | {
         "first_loss_differs": float(f"{first:.1e}"),
-        "agrees": off < TOLERANCE and first < SAME and mine["repeats"],
+        "agrees": off < TOLERANCE and first < same and mine["repeats"],
     }
 
 

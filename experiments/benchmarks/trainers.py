@@ -9,15 +9,16 @@ the compiled step in JAX, by indexing in PyTorch, by `fit` in Keras. Jobs that s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import evaluators
+from experiments.benchmarks import evaluators, optimizers
 from experiments.benchmarks.job import Job
 
 Train = Callable[[], np.ndarray]
-Forward = Callable[[Any, Any], Any]  # (params or model, batch) -> predictions
+Forward = Callable[..., Any]  # (params or model, batch) -> predictions
 
 
 def fdl(job: Job, experiment: Callable[[Any, Any], Any]) -> Train:
@@ -43,29 +44,37 @@ def fdl(job: Job, experiment: Callable[[Any, Any], Any]) -> Train:
     return train
 
 
-def limit(job: Job, forward: Forward) -> Train:
-    """The whole run as one program, by hand: a `lax.scan` over the batches."""
+def limit(job: Job, forward: Forward, state: Any = None) -> Train:
+    """The whole run as one program, by hand: a `lax.scan` over the batches.
+
+    With a `state`, running statistics say, `forward(params, batch, state)` gives (predictions, state).
+    """
     import jax
     from jax import lax
 
     if "evaluate" in job.sizes:
         return evaluators.limit(job, forward)
-    rule = _adam if job.sizes["optimizer"] == "adam" else _sgd
     order = np.arange(job.steps)[:, None] if job.order is None else job.order
+    forward = _mixed(job, forward)
 
-    def run(params: Any, data: Any, order: Any) -> Any:
+    def objective(params: Any, batch: Any, state: Any) -> Any:
+        y, state = (forward(params, batch), None) if state is None else forward(params, batch, state)
+        return jax_loss(job, y, batch), state
+
+    def run(params: Any, state: Any, data: Any, order: Any) -> Any:
+        rule, moments = optimizers.by_hand(job.sizes["optimizer"], params)
+
         def step(carry: Any, rows: Any) -> Any:
-            params, moments, i = carry
+            params, state, moments, i = carry
             batch = data if job.order is None else {name: array[rows] for name, array in data.items()}
-            loss, grads = jax.value_and_grad(lambda params: jax_loss(job, forward(params, batch), batch))(params)
+            (loss, state), grads = jax.value_and_grad(objective, has_aux=True)(params, batch, state)
             params, moments = rule(job.sizes["rate"], i, params, grads, moments)
-            return (params, moments, i + 1), loss
+            return (params, state, moments, i + 1), loss
 
-        zeros = jax.tree.map(jax.numpy.zeros_like, params)
-        (params, *_), losses = lax.scan(step, (params, (zeros, zeros) if rule is _adam else (), 0), order)
-        return params, losses
+        (params, state, *_), losses = lax.scan(step, (params, state, moments, 0), order)
+        return (params, state), losses
 
-    inputs = jax.device_put((job.params, job.data, order))
+    inputs = jax.device_put((job.params, state, job.data, order))
     program = jax.jit(run).lower(*inputs).compile()
     return lambda: np.asarray(jax.block_until_ready(program(*inputs))[1])
 
@@ -78,7 +87,7 @@ def jax_loop(job: Job, params: Any, forward: Forward) -> Train:
 
     if "evaluate" in job.sizes:
         return evaluators.jax(job, jax.device_put(params), forward, jax.jit)
-    tx = optax.adam(job.sizes["rate"]) if job.sizes["optimizer"] == "adam" else optax.sgd(job.sizes["rate"])
+    tx, forward = optimizers.optax(job.sizes), _mixed(job, forward)
     data, initial = jax.device_put((job.data, params))
 
     def step(params: Any, state: Any, data: Any, rows: Any) -> Any:
@@ -123,12 +132,10 @@ def equinox(job: Job, model: Any, forward: Forward) -> Train:
     """`eqx.filter_jit` of a step on the model itself."""
     import equinox as eqx
     import jax
-    import optax
 
     if "evaluate" in job.sizes:
         return evaluators.jax(job, model, forward, eqx.filter_jit)
-    tx = optax.adam(job.sizes["rate"]) if job.sizes["optimizer"] == "adam" else optax.sgd(job.sizes["rate"])
-    data = jax.device_put(job.data)
+    tx, data = optimizers.optax(job.sizes), jax.device_put(job.data)
 
     @eqx.filter_jit
     def step(model: Any, state: Any, data: Any, rows: Any) -> Any:
@@ -153,12 +160,11 @@ def nnx(job: Job, model: Any, forward: Forward) -> Train:
     """`nnx.jit` of a step that changes model and optimizer in place, through `nnx.cached_partial`."""
     import jax
     import jax.numpy as jnp
-    import optax
     from flax import nnx
 
     if "evaluate" in job.sizes:
         return evaluators.jax(job, model, forward, nnx.jit)
-    tx = optax.adam(job.sizes["rate"]) if job.sizes["optimizer"] == "adam" else optax.sgd(job.sizes["rate"])
+    tx = optimizers.optax(job.sizes)
     optimizer, data = nnx.Optimizer(model, tx, wrt=nnx.Param), jax.device_put(job.data)
     initial = jax.tree.map(jnp.copy, (nnx.state(model), nnx.state(optimizer)))
 
@@ -213,31 +219,42 @@ def keras(job: Job, model: Any) -> Train:
 
 
 def torch(job: Job, model: Any, forward: Forward | None = None, compile: bool = False) -> Train:
-    """An eager loop with the fused Adam; `compile`: the model through `torch.compile`."""
+    """An eager loop with the fused optimiser; `compile`: the model through `torch.compile`.
+
+    In mixed precision as nanoGPT has it: autocast, and the loss compiled together with the model.
+    """
     import torch
 
-    data = {name: torch.from_numpy(array) for name, array in job.data.items()}
+    device = "cuda" if job.sizes.get("device") == "gpu" else "cpu"
+    half = getattr(torch, job.sizes["precision"]) if "precision" in job.sizes else None
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # of what autocast leaves in float32
+    data = {name: torch.from_numpy(array).to(device) for name, array in job.data.items()}
     data = {name: array if array.is_floating_point() else array.long() for name, array in data.items()}
-    order = None if job.order is None else torch.from_numpy(job.order).long()
+    order = None if job.order is None else torch.from_numpy(job.order).long().to(device)
+    model = model.to(device)
     initial = {name: value.clone() for name, value in model.state_dict().items()}
-    adam = job.sizes["optimizer"] == "adam"
-    called = torch.compile(model) if compile else model
+    called = torch.compile(model) if compile and half is None else model
     if "evaluate" in job.sizes:
         return evaluators.torch(job, called, forward)
 
+    def objective(batch: Any) -> Any:
+        return _torch_loss(job, called(batch["x"]) if forward is None else forward(called, batch), batch)
+
+    compute = torch.compile(objective) if compile and half is not None else objective
+
     def run(steps: int = job.steps) -> np.ndarray:
         model.load_state_dict(initial)
-        weights = [p for p in model.parameters() if p.requires_grad]
-        make: Any = torch.optim.Adam if adam else torch.optim.SGD
-        optimizer, losses = make(weights, job.sizes["rate"], fused=True), []
+        optimizer, losses = optimizers.torch(job.sizes, [p for p in model.parameters() if p.requires_grad]), []
         for i in range(steps):
             batch = data if order is None else {name: array[order[i]] for name, array in data.items()}
             optimizer.zero_grad()
-            loss = _torch_loss(job, called(batch["x"]) if forward is None else forward(called, batch), batch)
+            with nullcontext() if half is None else torch.autocast(device, half):
+                loss = compute(batch)
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
-        return torch.stack(losses).numpy()
+        return torch.stack(losses).cpu().numpy()
 
     run(1)
     return run
@@ -306,7 +323,7 @@ def jax_loss(job: Job, y: Any, batch: Any) -> Any:
 
     if job.sizes["loss"] == "squared_error":
         return jnp.square(y - batch["y"]).mean()
-    logs = jax.nn.log_softmax(y)
+    logs = jax.nn.log_softmax(y.astype(jnp.float32))
     losses = -jnp.take_along_axis(logs, batch["y"][..., None].astype(jnp.int32), -1)[..., 0]
     return losses.mean() if "mask" not in batch else (losses * batch["mask"]).sum() / batch["mask"].sum()
 
@@ -322,22 +339,15 @@ def _torch_loss(job: Job, y: Any, batch: Any) -> Any:
     return functional.cross_entropy(y.flatten(0, -2), batch["y"].flatten())
 
 
-def _adam(rate: float, i: Any, params: Any, grads: Any, moments: Any) -> Any:
-    """Adam (Kingma & Ba, 2015, algorithm 1)."""
-    import jax
-    import jax.numpy as jnp
-
-    first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], grads)
-    second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, moments[1], grads)
-    unbias1, unbias2 = 1 / (1 - 0.9 ** (i + 1.0)), 1 / (1 - 0.999 ** (i + 1.0))
-    new = lambda p, m, v: p - rate * m * unbias1 / (jnp.sqrt(v * unbias2) + 1e-8)  # noqa: E731
-    return jax.tree.map(new, params, first, second), (first, second)
-
-
-def _sgd(rate: float, i: Any, params: Any, grads: Any, moments: Any) -> Any:
+def _mixed(job: Job, forward: Forward) -> Forward:
+    """`forward` on parameters and inputs in the job's precision, where it has one; gradients reach the originals."""
     import jax
 
-    return jax.tree.map(lambda p, g: p - rate * g, params, grads), moments
+    if "precision" not in job.sizes:
+        return forward
+    floating = lambda x: jax.numpy.issubdtype(x.dtype, jax.numpy.floating)  # noqa: E731
+    half = lambda tree: jax.tree.map(lambda x: x.astype(job.sizes["precision"]) if floating(x) else x, tree)  # noqa: E731
+    return lambda params, batch, *state: forward(half(params), half(batch), *state)
 
 
 def _first(job: Job) -> dict[str, np.ndarray]:

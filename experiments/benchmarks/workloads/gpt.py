@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import trainers
-from experiments.benchmarks.by_hand import product
+from experiments.benchmarks.by_hand import layer_norm, product
 from experiments.benchmarks.job import Job
 from experiments.benchmarks.workloads.texts import markov
 
@@ -30,6 +30,7 @@ def experiment(sizes: dict[str, Any], data: dict[str, np.ndarray]) -> Any:
     model = fdl.models.gpt2(sizes["vocabulary"], sizes["length"], **shape)
     task = fdl.supervised(model, fdl.losses.softmax_cross_entropy)
     options = {"batch_size": sizes["batch"], "num_steps": sizes["steps"]}
+    options |= {"precision": sizes.get("precision")}
     return fdl.Experiment(task, optax.adam(sizes["rate"]), fdl.data.Arrays(**data), **options)
 
 
@@ -37,30 +38,16 @@ def ours(job: Job) -> trainers.Train:
     return trainers.fdl(job, experiment)
 
 
-def forward(params: Any, batch: Any) -> Any:
-    """Blocks written out.
-
-    Without the barrier XLA for CPU would compute the residual sums again in each of their readers, and take twice as
-    long for a step.
-    """
+def forward(params: Any, batch: Any, attention: Any = None) -> Any:
+    """Blocks written out; `attention` of queries, keys and values [B, T, H, K] is `scores` unless given."""
     import jax
-    import jax.numpy as jnp
-
-    def norm(x: Any, params: Any) -> Any:
-        x = jax.lax.optimization_barrier(x)
-        mean = x.mean(-1, keepdims=True)
-        var = jnp.square(x - mean).mean(-1, keepdims=True)
-        return (x - mean) * jax.lax.rsqrt(var + EPS) * params["scale"] + params["bias"]
 
     def heads(x: Any, params: Any) -> Any:
         y = product(x, params["kernel"].reshape(x.shape[-1], -1)).reshape(*x.shape[:2], *params["bias"].shape)
-        return (y + params["bias"]).swapaxes(1, 2)
+        return y + params["bias"]
 
     def attend(x: Any, params: Any) -> Any:
-        q, k, v = (heads(x, params[name]) for name in ("query", "key", "value"))
-        scores = jnp.einsum("bhtk,bhsk->bhts", q, k) * q.shape[-1] ** -0.5
-        weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores, -jnp.inf))
-        y = jnp.einsum("bhts,bhsk->bthk", weights, v)
+        y = (attention or scores)(*(heads(x, params[name]) for name in ("query", "key", "value")))
         return product(y.reshape(x.shape), params["out"]["kernel"].reshape(-1, x.shape[-1])) + params["out"]["bias"]
 
     def feed(x: Any, params: Any) -> Any:
@@ -70,9 +57,20 @@ def forward(params: Any, batch: Any) -> Any:
     x = params["embedding"]["embedding"][batch["x"]] + params["positions"]["embedding"]
     for i in range(len(params["blocks"])):
         block = params["blocks"][str(i)]
-        x = x + attend(norm(x, block["attention_norm"]), block["attention"])
-        x = x + feed(norm(x, block["feed_forward_norm"]), block["feed_forward"])
-    return product(norm(x, params["norm"]), params["embedding"]["embedding"].T)
+        x = x + attend(layer_norm(x, block["attention_norm"], EPS), block["attention"])
+        x = x + feed(layer_norm(x, block["feed_forward_norm"], EPS), block["feed_forward"])
+    return product(layer_norm(x, params["norm"], EPS), params["embedding"]["embedding"].T)
+
+
+def scores(q: Any, k: Any, v: Any) -> Any:
+    """Causal attention with its weights as one array."""
+    import jax
+    import jax.numpy as jnp
+
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    s = jnp.einsum("bhtk,bhsk->bhts", q, k) * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(s.shape[2:], bool)), s, -jnp.inf))
+    return jnp.einsum("bhts,bhsk->bthk", weights, v)
 
 
 def limit(job: Job) -> trainers.Train:
