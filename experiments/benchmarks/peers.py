@@ -61,8 +61,10 @@ TOLERANCE = 0.02  # relative, of the mean loss of the last epoch: hundreds of st
 LONG = 12.0  # seconds of a process, of which one is then enough: it is mostly compiling
 SAME = 1e-3  # relative, of what the same initial values and the same batch give
 SAME_HALF = 5e-3  # in bfloat16, where every operation rounds by up to 2^-9
+SWEEP = ("sweeps.py", "--num-epochs", "0", "--cnn", "--lstm", "--mlp")
 PARTS = {
-    "sweep": ("sweeps.py", "--mlp", "1", "8", "64", "256", "--cnn", "--lstm", "--num-epochs", "0"),
+    "sweep": (*SWEEP, "1", "8", "64", "256"),
+    "gpu_sweep": (*SWEEP, "1", "64", "512", "4096", "--no-torch"),
     "checkpoint": ("checkpoints.py",),
 }
 Row = dict[str, Any]
@@ -83,7 +85,7 @@ class Options:
     scaling: bool = True
     """Whether to measure how the time grows with sizes."""
     sweep: bool = True
-    """Whether to measure the training of 1 to 256 members."""
+    """Whether to measure the training of 1 to 256 members, on a GPU up to 4096."""
     checkpoint: bool = True
     """Whether to measure saving and restoring."""
     smoke: bool = False
@@ -133,7 +135,7 @@ def main(options: Options) -> None:
         for axis, sizes in CURVES.items() if options.scaling and "mlp" in options.workloads else ():
             bench.attempt(f"mlp by {axis}", bench.scale, axis, sizes[:2] if options.smoke else sizes)
         for kind in PARTS:
-            if getattr(options, kind):
+            if getattr(options, kind.removeprefix("gpu_")):
                 bench.attempt(kind, bench.part, kind, *PARTS[kind])
     print(f"\n{results.about['minutes']} minutes")
     if options.output is not None:
@@ -227,10 +229,16 @@ class Bench:
 
     def part(self, kind: str, file: str, *arguments: str) -> None:
         """What a command of its own measures: its rows as they are."""
+        on_gpu = kind.startswith("gpu_")
+        if on_gpu and not gpu.present():
+            raise Skipped("no GPU")
         output = self.folder / f"{kind}.json"
         command = [sys.executable, str(Path(__file__).with_name(file)), *arguments, "--output", str(output)]
         command += ["--quick"] if self.options.smoke else []
-        done = bounded(command, environment(), PATIENCE * self.options.timeout)
+        # Products in TF32 would round so that variants, which add in other orders, do not agree.
+        precise = gpu.environment() | {"JAX_DEFAULT_MATMUL_PRECISION": "float32"}
+        env = environment() | (precise if on_gpu else {})
+        done = bounded(command, env, PATIENCE * self.options.timeout)
         print(done.stdout, flush=True)
         if not output.exists():
             raise Skipped(last_line(done))

@@ -1,4 +1,4 @@
-"""Training many small networks: `fdl.sweep` against vmap by hand, solo runs, step loops and PyTorch, on a CPU.
+"""Training many small networks: `fdl.sweep` against vmap by hand, solo runs, step loops and PyTorch.
 
     python experiments/benchmarks/sweeps.py --output experiments/benchmarks/results/sweeps.json
 
@@ -12,7 +12,8 @@ its turns. Processes: fdl.sweep with one device for each core; all else in JAX w
 PyTorch with as many threads as cores, and waiting threads asleep (spinning, the default, is far slower as soon as
 anything else runs; set OMP_WAIT_POLICY to have it). Where members go one after another, four are timed, and the time
 of other numbers is in proportion (~). Turns in which other processes or the host took more than a tenth of a core are
-counted as disturbed (!). Losses of the first ten steps must agree between all variants, or the command fails.
+counted as disturbed (!). Losses of the first ten steps must agree between all variants, or the command fails. All is
+done on a CPU; with JAX_PLATFORMS=cuda,cpu JAX uses a GPU.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def main(
     lstm: tuple[int, ...] = (1, 4, 16, 64),
     num_epochs: int = 4,
     repeats: int = 3,
+    torch: bool = True,
     quick: bool = False,
     output: Path | None = None,
 ) -> None:
@@ -84,6 +86,7 @@ def main(
       mlp, cnn, lstm: numbers of members.
       num_epochs: of the 64 digits members; the time is in proportion, the ratio is not affected. 0 leaves them out.
       repeats: turns of every variant.
+      torch: whether to measure PyTorch, on the CPU, as well.
       quick: a few steps of 1 and 4 members, once, to see that everything works; the times mean nothing.
       output: a JSON file.
     """
@@ -92,7 +95,7 @@ def main(
     if quick:
         counts = {name: (1, 4) for name, members in counts.items() if members}
         steps, sweep, num_epochs, repeats = dict.fromkeys(STEPS, 5), 4, min(num_epochs, 1), 1
-    with Processes(quick) as processes:
+    with Processes(quick, torch) as processes:
         rows = []
         for name, members in counts.items():
             table = Measurements(processes, name, steps[name], repeats)
@@ -113,14 +116,14 @@ def main(
 class Processes:
     """A worker for each kind of variant, started when it is first asked."""
 
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
+    def __init__(self, quick: bool, torch: bool) -> None:
+        self.quick, self.torch = quick, torch
 
     def __enter__(self) -> Processes:
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self.torch = importlib.util.find_spec("torch") is not None
-        if not self.torch:
+        if self.torch and importlib.util.find_spec("torch") is None:
+            self.torch = False
             print("torch is not installed: its variants are skipped (pip install -e '.[parity]')")
         return self
 
@@ -144,7 +147,7 @@ class Processes:
 
     def _start(self, kind: str) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        extra = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+        extra = {"PYTHONPATH": path, "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
         if self.quick:  # programs that need not be fast are compiled three times as fast
             extra |= {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
         if kind == "torch":

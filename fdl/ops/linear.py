@@ -14,9 +14,9 @@ from fdl.errors import InputError
 def linear(x: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
     """y = x @ kernel, summed over the last `axes` axes of x and the first of the kernel, as by `jnp.tensordot`.
 
-    With batch and time as one axis, the gradient of the kernel is one plain product of matrices; where it has at most
-    half as many columns as rows, it is made as its transpose. On a CPU, a product with both gradients takes up to a
-    third less time that way (`experiments/benchmarks/products.py`); XLA decides otherwise by itself.
+    With batch and time as one axis, the gradient of the kernel is one plain product of matrices; on a CPU, where it has
+    at most half as many columns as rows, it is made as its transpose. A product with both gradients takes up to a third
+    less time that way (`experiments/benchmarks/products.py`); XLA decides otherwise by itself.
 
     Args:
       x: [..., *inner].
@@ -41,7 +41,8 @@ def linear(x: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
     rows, columns = math.prod(inner), math.prod(outer)  # reshape(-1) cannot tell the sizes of an empty array
     dtype = jnp.result_type(x, kernel)
     x, kernel = x.reshape(math.prod(leading), rows).astype(dtype), kernel.reshape(rows, columns).astype(dtype)
-    y = _narrowing(x, kernel) if 2 * columns <= rows else x @ kernel
+    narrow = 2 * columns <= rows and jax.default_backend() == "cpu"
+    y = _narrowing(x, kernel) if narrow else x @ kernel
     return y.reshape(*leading, *outer)
 
 

@@ -25,10 +25,9 @@ def test_without_a_gpu_what_needs_one_is_noted_as_left_out(tmp_path, monkeypatch
     bench = peers.Bench(options, tmp_path, results)
     for name in peers.GPU_WORKLOADS:
         bench.attempt(name, bench.compare, name)
-    assert [(row["workload"], row["reason"]) for row in results.skipped] == [
-        ("gpt2", "no GPU"),
-        ("resnet50", "no GPU"),
-    ]
+    bench.attempt("gpu_sweep", bench.part, "gpu_sweep", *peers.PARTS["gpu_sweep"])
+    assert [row["workload"] for row in results.skipped] == ["gpt2", "resnet50", "gpu_sweep"]
+    assert {row["reason"] for row in results.skipped} == {"no GPU"}
 
 
 @pytest.mark.parametrize(("script", "found"), [("echo 'GPU 0: H100'", True), ("echo 'No devices'; exit 6", False)])
