@@ -242,6 +242,11 @@ def abstract(layer: Layer, dtype: Any = jnp.float32) -> tuple[Tree, Tree]:
     return jax.eval_shape(lambda: init(layer, jax.random.key(0), dtype))
 
 
+def abstract_key() -> Any:
+    """A key for `jax.eval_shape`: a real one would compile the program that makes it."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
 def check(layer: Layer, params: Tree, state: Tree | None = None) -> None:
     """Compares the paths and shapes of `params` (and `state`) with what the layer declares.
 

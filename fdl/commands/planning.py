@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fdl.commands.shapes import abstract_key, abstracted
+from fdl.commands.shapes import abstracted
+from fdl.core import abstract_key
 from fdl.data.stream import AHEAD, Stream
 from fdl.errors import InputError
 from fdl.training.compiling import Program, compiled

@@ -6,14 +6,9 @@ from typing import Any
 
 import jax
 
-from fdl.core import fold
+from fdl.core import abstract_key, fold
 from fdl.training.experiment import Experiment
 from fdl.training.programs import epoch_order
-
-
-def abstract_key() -> Any:
-    """The shape of a key."""
-    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def abstracted(tree: Any) -> Any:

@@ -44,7 +44,7 @@ def _layers(objective: Any, batch: Any) -> str:
 def _parameters(experiment: Any) -> str:
     import jax
 
-    from fdl.commands.shapes import abstract_key
+    from fdl.core import abstract_key
     from fdl.inspect.summary import count
     from fdl.rules import path_of
     from fdl.runs.tables import aligned
@@ -61,7 +61,7 @@ def _work(experiment: Any, batch: Any) -> str:
     """FLOPs of the objective, forward and with its gradients; of the whole step for a task that has its own."""
     import jax
 
-    from fdl.commands.shapes import abstract_key
+    from fdl.core import abstract_key
     from fdl.inspect.summary import flops
     from fdl.training.sums import reduce
 

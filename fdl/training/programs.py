@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fdl.core import fold
+from fdl.core import abstract_key, fold
 from fdl.data.dataset import Dataset
 from fdl.training.experiment import Experiment
 from fdl.training.precision import compute_copy
@@ -86,7 +86,7 @@ def make_chunk(
     dataset, zero = recipe.experiment.dataset, np.int32(0)
     # Traced once: here for the names of its metrics, which the history needs to know, and inlined in the loop.
     advance = jax.jit(make_advance(recipe), inline=True)
-    arguments = carry, dataset.arrays, jax.random.key(0), recipe.values(), zero, zero
+    arguments = carry, dataset.arrays, abstract_key(), recipe.values(), zero, zero
     names = sorted(jax.eval_shape(advance, *arguments)[1])
 
     def chunk(
@@ -141,7 +141,7 @@ def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> t
 
     hyper = recipe.values()
     params = jax.eval_shape(parameters, now, hyper)
-    names = sorted(jax.eval_shape(one, params, now.state, dataset.arrays, jax.random.key(0), hyper, np.int32(0))[0])
+    names = sorted(jax.eval_shape(one, params, now.state, dataset.arrays, abstract_key(), hyper, np.int32(0))[0])
     return evaluate, names
 
 

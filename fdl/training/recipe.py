@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from fdl.core import abstract_key
 from fdl.data.dataset import TracedDataError
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
@@ -110,7 +111,7 @@ def _fault(recipe: Recipe, field: str) -> Untraceable | None:
     if experiment.accumulate > 1:  # a sample may be larger than a batch by a few rows
         batch = jax.tree.map(lambda x: x[: len(x) - len(x) % experiment.accumulate], batch)
     try:
-        jax.eval_shape(first, jax.random.key(0), recipe.values(), batch)
+        jax.eval_shape(first, abstract_key(), recipe.values(), batch)
     except (InputError, TypeError, ValueError) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
         last = frames[-1] if frames else None

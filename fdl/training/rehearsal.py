@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.core import fold
+from fdl.core import abstract_key, fold
 from fdl.data.auditing import require_finite
 from fdl.data.dataset import Dataset
 from fdl.errors import InputError
@@ -32,7 +32,7 @@ def rehearse(experiment: Experiment, training: bool = True) -> None:
     sets = {"train": experiment.dataset} if training else {}
     for name, dataset in (sets | dict(experiment.evaluate)).items():
         require_finite(name, dataset)
-    params, state = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    params, state = jax.eval_shape(experiment.task.init, abstract_key())
     if training and experiment.task.step is None:
         _trace(experiment, "train", experiment.dataset, params, state, train=True)
     for name, dataset in experiment.evaluate.items():
@@ -43,7 +43,7 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
     batch, rows = dataset.sample(experiment.batch_size)
     flat, tree = jax.tree.flatten(batch)
     # Placed outside the trace, or they would be traced as well.
-    placed = [jnp.asarray(leaf) if _seen(leaf) else None for leaf in flat]
+    placed = [jax.device_put(leaf) if _seen(leaf) else None for leaf in flat]
     abstract = [leaf for leaf, mine in zip(flat, placed, strict=True) if mine is None]
 
     def objective(params: Any, state: Any, abstract: list[Any], key: jax.Array) -> Any:
@@ -55,7 +55,7 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
         return reduce(experiment.task.objective(params, state, real, key=key, train=train), mask)  # pyright: ignore
 
     try:
-        jax.eval_shape(objective, params, state, abstract, jax.random.key(0))
+        jax.eval_shape(objective, params, state, abstract, abstract_key())
     except InputError as error:
         where = f"in the set {name!r}"
         if rows:

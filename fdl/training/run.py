@@ -158,7 +158,7 @@ def run_key(seed: int) -> jax.Array:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise InputError(f"seed: expected a whole number, got {seed!r}")
     if 0 <= seed < 2**32:
-        return jax.random.key(np.uint32(seed))
+        return jax.random.key(jax.device_put(np.uint32(seed)))  # JAX would compile a program that places it
     words = np.frombuffer(hashlib.sha256(str(seed).encode()).digest()[:8], np.uint32)
     return jax.random.fold_in(jax.random.key(words[0]), words[1])
 
