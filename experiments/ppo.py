@@ -11,7 +11,8 @@ from the middle, or 500 moves are over. It counts as solved at a mean return of 
 
 Measured, seeds 0 to 119 in one sweep, after 307 200 moves: each has a mean return of 500.0 in 100 test episodes, and of
 500 in training, where actions are drawn from the policy. With a discount of 0.99 two of seeds 0 to 39 end below 475
-(238 and 472): the values are larger, and their errors as well. A seed takes 3 s of one core in a sweep (x86-64, CPU).
+(238 and 472): the values are larger, and their errors as well. In the sweep a seed takes 3 s of
+processor time (2 x86-64 cores, CPU).
 """
 
 from __future__ import annotations

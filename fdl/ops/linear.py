@@ -32,6 +32,7 @@ def linear(x: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
     >>> linear(heads, jnp.ones((4, 5, 6)), axes=2)[0, 0].tolist()
     [20.0, 20.0, 20.0, 20.0, 20.0, 20.0]
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     if not 0 < axes <= min(x.ndim, kernel.ndim) or x.shape[-axes:] != kernel.shape[:axes]:
         raise InputError(
             f"linear: expected x [..., {', '.join(map(str, kernel.shape[:axes]))}] for a kernel {list(kernel.shape)} "

@@ -82,8 +82,9 @@ def test_a_traced_strength_draws_what_a_python_float_does(name):
     first, again, other = fixed(batch, KEY), fixed(batch, KEY), fixed(batch, jax.random.key(4))
     assert bits(first["x"]) == bits(again["x"]) != bits(other["x"])
     traced = jax.jit(lambda s, batch, key: EACH[name](s)(batch, key), compiler_options=QUICK)(0.7, batch, KEY)
-    np.testing.assert_allclose(traced["x"], first["x"], rtol=1e-6)
-    np.testing.assert_allclose(traced["y"], first["y"], rtol=1e-6)
+    # Mixup's share is a quotient of two gamma variates, whose rounding depends on what is folded into the program.
+    np.testing.assert_allclose(traced["x"], first["x"], rtol=1e-5)
+    np.testing.assert_allclose(traced["y"], first["y"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("axis", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -88,7 +88,7 @@ def test_padding_nodes_change_no_real_node(layer):
 
     def loss(params, x):
         y = layer(params, x, edges=EDGES)[:N]
-        return (y**2).sum(), y
+        return (y**3).sum(), y  # the sum of squares of normalised rows is constant, its gradient rounding alone
 
     forward = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
     (_, y), (to_params, to_x) = forward(params, np.nan_to_num(padded))
