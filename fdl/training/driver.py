@@ -143,7 +143,7 @@ class Driver:
         self.programs, self.experiment = programs, programs.recipe.experiment
         self.key, self.hyper, self.fixed = key, hyper, chunk
         self.hooks, self.watchers, self.interrupted = hooks, watchers, interrupted
-        self.reports = reports or [self.experiment.reports]  # of each member: they may close over its config
+        self.reports = reports or [self.experiment.reports] * key.size  # of each member: they may close over its config
         self.rungs = rungs or {}  # after which steps how many of the first so many members go on
         self.total, self.count = self.experiment.total_steps(), chunk or 1
         self.history: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}

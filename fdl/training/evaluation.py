@@ -57,6 +57,7 @@ def make_evaluation(experiment: Experiment, *, seed: int = 0) -> Evaluation:
     recipe, key = Recipe(replace(experiment, eval_params=None)), run_key(seed)
     params, state = jax.eval_shape(experiment.task.init, key)
     now = TrainState(params, state, ())
+    expected, structure = _by_path(now), jax.tree.structure(now)
     passes = {}
     for name, dataset in experiment.evaluate.items():
         arrays = jax.device_put(dict(dataset.arrays))
@@ -64,13 +65,15 @@ def make_evaluation(experiment: Experiment, *, seed: int = 0) -> Evaluation:
         passes[name] = compiled(f"evaluate/{name}", function, now, arrays, key, {})[0], names, arrays
 
     def evaluate(params: Any, state: Any) -> dict[str, float]:
-        given = TrainState(params, state, ())
-        lines = differences(_by_path(now), _by_path(given))
+        by_path = _by_path(TrainState(params, state, ()))
+        lines = differences(expected, by_path)
         if lines:
             raise InputError(table("evaluate: the parameters or state are not those of this task:", [*lines.values()]))
+        # Layers without parameters may be left out, as paths decide.
+        given = jax.device_put(structure.unflatten([by_path[path] for path in expected]))
         found: dict[str, float] = {}
         for name, (program, names, arrays) in passes.items():
-            sums, outputs = program(jax.device_put(given), arrays, key, {})
+            sums, outputs = program(given, arrays, key, {})
             found |= {f"{name}/{metric}": float(value) for metric, value in zip(names, means(sums), strict=True)}
             values = reported(experiment.reports, experiment.evaluate[name], outputs)
             found |= {f"{name}/{report}": value for report, value in values.items()}

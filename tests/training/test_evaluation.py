@@ -15,7 +15,9 @@ from fdl import nn
 from fdl.training.evaluation import make_evaluation
 from tests.training.test_run import arrays
 
-MODEL = nn.Serial(body=nn.Linear(5, 8), norm=nn.BatchNorm(8), act=jax.nn.tanh, head=nn.Linear(8, 2))
+MODEL = nn.Serial(
+    body=nn.Linear(5, 8), norm=nn.BatchNorm(8), act=jax.nn.tanh, drop=nn.Dropout(0.5), head=nn.Linear(8, 2)
+)
 TASK = fdl.supervised(MODEL, fdl.losses.softmax_cross_entropy, {"accuracy": fdl.metrics.accuracy}, weight="weight")
 SETS = {"test": arrays(23), "few": arrays(3)}  # neither is whole batches
 
@@ -71,6 +73,14 @@ def test_parameters_of_another_model_are_refused_by_path():
         assert line in str(error.value)
     with pytest.raises(fdl.InputError, match="state/norm"):
         evaluate(params, {})
+
+
+def test_layers_without_parameters_may_be_left_out():
+    evaluate = make_evaluation(experiment())
+    params, state = fdl.init(MODEL, jax.random.key(0))
+    assert params["drop"] == {}
+    some = {name: params[name] for name in ("norm", "head", "body")}
+    assert evaluate(some, {"norm": state["norm"]}) == evaluate(params, state)
 
 
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_compiled():
