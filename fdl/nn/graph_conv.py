@@ -94,18 +94,29 @@ class GCN(Layer):
         nodes, pairs = flat_graph(self, x, edges)
         if edge_weight is not None:
             expect(self, edge_weight, "[B, E]" if jnp.ndim(x) == 3 else "[E]", "edge_weight")
-        y = graph.propagate(linear(nodes, params["kernel"]), *self._adjacency(nodes, pairs, edge_weight))
+        y = self._spread(linear(nodes, params["kernel"]), pairs, edge_weight)
         y = y + params["bias"] if self.use_bias else y
         return y.reshape(*x.shape[:-1], self.out_features)
 
-    def _adjacency(self, nodes: jax.Array, edges: jax.Array, weights: Any) -> tuple[jax.Array, jax.Array]:
-        """Edges and weights of the matrix that multiplies x."""
-        # In the accumulator's dtype from the start, or 1/sqrt(d) would limit a float64 model to 7 digits.
-        wide = widen(nodes).dtype
-        weights = jnp.ones(edges.shape[1], wide) if weights is None else weights.reshape(-1)
+    def _spread(self, x: jax.Array, edges: jax.Array, weights: Any) -> jax.Array:
+        """The matrix of the edges times x.
+
+        Roots and loops are a node's, and are applied node by node: an edge costs one row read and one row added.
+        """
+        count, wide = len(x), widen(x)
+        weights = None if weights is None else weights.reshape(-1)
+        own, root = None, None
         if self.self_loops:
-            edges, weights = graph.add_self_loops(edges, nodes.shape[0], weights)
-        return edges, graph.symmetric_weights(edges, nodes.shape[0], weights) if self.normalize else weights
+            edges, own = graph.split_self_loops(edges, count, weights)
+            own = own.astype(wide.dtype)
+        if self.normalize:
+            # In the accumulator's dtype from the start, or 1/sqrt(d) would limit a float64 model to 7 digits.
+            degrees = graph.degree(edges, count, weights).astype(wide.dtype)
+            root = graph.inverse_root(degrees if own is None else degrees + own)[:, None]
+            wide = wide * root
+        y = graph.propagate(wide, edges, weights)
+        y = y if own is None else y + own[:, None] * wide
+        return (y if root is None else y * root).astype(x.dtype)
 
 
 @dataclass(frozen=True)

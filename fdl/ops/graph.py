@@ -103,15 +103,22 @@ def add_self_loops(
     >>> edges.tolist(), weights.tolist()
     ([[0, -1, 0, 1], [1, -1, 0, 1]], [1.0, 3.0, 1.0, 3.0])
     """
+    others, own = split_self_loops(edges, num_nodes, edge_weight)
+    nodes = jnp.arange(num_nodes, dtype=others.dtype)
+    weights = _weights(edge_weight, others[0])
+    return jnp.concatenate([others, jnp.stack([nodes, nodes])], 1), jnp.concatenate([weights, own])
+
+
+def split_self_loops(
+    edges: jax.Array, num_nodes: int, edge_weight: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The edges [2, E] between nodes, with padding for the loops, and A_ii [N] of `add_self_loops`."""
     senders, receivers = endpoints(edges, num_nodes)
-    weights = _weights(edge_weight, senders)
     loop = senders == receivers
     at = jnp.where(loop, senders, -1)
-    own = segment_sum(weights, at, num_nodes)
+    own = segment_sum(_weights(edge_weight, at), at, num_nodes)
     own = jnp.where(segment_sum(loop, at, num_nodes) > 0, own, jnp.ones_like(own))
-    nodes = jnp.arange(num_nodes, dtype=senders.dtype)
-    others = jnp.where(loop, -1, jnp.stack([senders, receivers]))
-    return jnp.concatenate([others, jnp.stack([nodes, nodes])], 1), jnp.concatenate([weights, own])
+    return jnp.where(loop, -1, jnp.stack([senders, receivers])), own
 
 
 def symmetric_weights(edges: jax.Array, num_nodes: int, edge_weight: jax.Array | None = None) -> jax.Array:
@@ -133,11 +140,15 @@ def symmetric_weights(edges: jax.Array, num_nodes: int, edge_weight: jax.Array |
     """
     senders, receivers = endpoints(edges, num_nodes)
     weights = _weights(edge_weight, senders)
-    degrees = segment_sum(weights, receivers, num_nodes)
+    root = inverse_root(segment_sum(weights, receivers, num_nodes))
+    return gather(root, senders) * weights * gather(root, receivers)
+
+
+def inverse_root(degrees: jax.Array) -> jax.Array:
+    """D^-1/2, and 0 for a node of degree 0."""
     isolated = degrees == 0
     # where() on the argument too: the gradient of 1/sqrt(0) would be NaN even where it is not used
-    root = jnp.where(isolated, jnp.zeros_like(degrees), jax.lax.rsqrt(jnp.where(isolated, 1.0, degrees)))
-    return gather(root, senders) * weights * gather(root, receivers)
+    return jnp.where(isolated, jnp.zeros_like(degrees), jax.lax.rsqrt(jnp.where(isolated, 1.0, degrees)))
 
 
 def graph_ids(sizes: jax.Array, num_nodes: int) -> jax.Array:
