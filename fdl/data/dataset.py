@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fdl.data.permutation import permutation
 from fdl.errors import InputError
 
 Batch = Any
@@ -86,8 +87,8 @@ class Examples(Dataset):
         return self._size // batch_size
 
     def order(self, key: jax.Array, batch_size: int | None) -> jax.Array:
-        numbers = jnp.arange(self._size, dtype=jnp.int32)
-        return self._places(numbers if batch_size is None else jax.random.permutation(key, numbers))
+        all_in_turn = batch_size is None
+        return self._places(jnp.arange(self._size, dtype=jnp.int32) if all_in_turn else permutation(key, self._size))
 
     def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
         if batch_size is not None:
