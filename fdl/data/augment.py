@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.core import fold
+from fdl.data.permutation import permutation
 from fdl.errors import InputError, did_you_mean
 from fdl.losses.contract import class_numbers, option
 from fdl.ops.norm import widen
@@ -222,7 +223,7 @@ def mixup(
     def apply(batch: Batch, key: jax.Array) -> Batch:
         (x,) = _entries(name, batch, entry).values()
         y = _mixable_targets(name, batch, targets, num_classes)
-        partner = jax.random.permutation(fold(key, "partner"), x.shape[0])
+        partner = permutation(fold(key, "partner"), x.shape[0])
         weight = _beta(key, alpha, probability, x.shape[0])
         mixed = {
             which: _mixed(name, weight, 1.0 - weight, old, old[partner]) for which, old in ((entry, x), (targets, y))
@@ -264,7 +265,7 @@ def cutmix(
         (x,) = _images(name, batch, entry).values()
         y = _mixable_targets(name, batch, targets, num_classes)
         examples, height, width = x.shape[:3]
-        partner = jax.random.permutation(fold(key, "partner"), examples)
+        partner = permutation(fold(key, "partner"), examples)
         side = jnp.sqrt(1.0 - _beta(key, alpha, probability, examples))
         heights, widths = (jnp.floor(side * size).astype(jnp.int32) for size in (height, width))
         inside = _boxes(key, x.shape, heights, widths)

@@ -1,4 +1,4 @@
-"""The permutation behind an epoch: the bits of `jax.random.permutation`, in a quarter of its time on a CPU."""
+"""Permutations, of an epoch or of a batch: the bits of `jax.random.permutation`, in a quarter of its time on a CPU."""
 
 from __future__ import annotations
 
