@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fdl.data.files import FILES
 from fdl.errors import InputError
+from fdl.paths import user_path
 
 
 def locate(*relatives: str) -> Path:
@@ -22,8 +23,8 @@ def locate(*relatives: str) -> Path:
     """
     own = os.environ.get("FDL_DATA")
     for relative in relatives:
-        if own and (Path(own) / relative).is_file():
-            return Path(own) / relative
+        if own and (user_path(own) / relative).is_file():
+            return user_path(own) / relative
     for relative in relatives:
         path = cache_folder() / relative
         if relative in FILES and path.is_file() and _sha256(path) == FILES[relative][0]:
@@ -42,7 +43,7 @@ def locate(*relatives: str) -> Path:
 def folder(relative: str, why: str) -> Path:
     """A folder of many files, which only `$FDL_DATA` or the cache can hold; `why` says where to get it."""
     own = os.environ.get("FDL_DATA")
-    places = ([Path(own)] if own else []) + [cache_folder()]
+    places = ([user_path(own)] if own else []) + [cache_folder()]
     for place in places:
         if (place / relative).is_dir():
             return place / relative
@@ -53,11 +54,11 @@ def folder(relative: str, why: str) -> Path:
 def cache_folder() -> Path:
     """`$FDL_CACHE`/data, or else the folder `fdl/data` of the user's caches on this platform."""
     if os.environ.get("FDL_CACHE"):
-        return Path(os.environ["FDL_CACHE"]) / "data"
+        return user_path(os.environ["FDL_CACHE"]) / "data"
     if sys.platform == "win32":
         caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
     elif os.environ.get("XDG_CACHE_HOME"):
-        caches = Path(os.environ["XDG_CACHE_HOME"])
+        caches = user_path(os.environ["XDG_CACHE_HOME"])
     else:
         caches = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     return caches / "fdl" / "data"
