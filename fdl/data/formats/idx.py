@@ -27,7 +27,7 @@ def read_idx(source: str | PathLike[str] | bytes | Source) -> np.ndarray:
     source = open_source(source, "an IDX file")
     start = source.head(4 + 4 * 255)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _DTYPES or not start[3]:
-        raise source.error("an IDX file (0, 0, dtype, number of axes)", f"one that starts with {start[:4]!r}")
+        raise source.other("an IDX file (0, 0, dtype, number of axes)")
     begin = 4 + 4 * start[3]
     if len(start) < begin:
         raise source.error(f"an IDX header of {begin} bytes", f"{len(start)}")

@@ -33,6 +33,8 @@ def read_npz(source: str | PathLike[str] | bytes | Source, limit: int = LARGEST_
     """
     source = open_source(source, "an .npz archive")
     arrays = {}
+    if not source.packed.startswith(b"PK"):
+        raise source.other("an .npz archive")
     with damage(source.name, "an .npz archive"):
         with zipfile.ZipFile(io.BytesIO(source.packed)) as archive:
             members = archive.infolist()
@@ -54,7 +56,7 @@ def read_npy(source: str | PathLike[str] | bytes | Source) -> np.ndarray:
     data = source.packed
     version = data[6:7]
     if data[:6] != b"\x93NUMPY" or version not in (b"\1", b"\2", b"\3"):
-        raise source.error("an .npy file", f"one that starts with {data[:8]!r}")
+        raise source.other("an .npy file")
     start = 10 if version == b"\1" else 12
     end = start + int.from_bytes(data[8:start], "little")
     header = data[start : min(end, start + 2**16)].decode("latin1")

@@ -39,6 +39,8 @@ def read_pickle(source: str | PathLike[str] | bytes | Source, known: Known = KNO
     """
     source = open_source(source, "a pickle")
     data = source.read()
+    if (kind := source.kind()) and kind.name != "a pickle":
+        raise source.other("a pickle")
     stream = io.BytesIO(data)
     value = read_stream(stream, source.name, known)
     if stream.tell() != len(data):

@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Sequence
 from os import PathLike
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fdl.data.formats.source import Source, open_source
 from fdl.errors import InputError, did_you_mean
+from fdl.file_kinds import HEAD
 
 
-def read_text(source: str | PathLike[str] | bytes | Source, what: str = "text") -> tuple[str, str]:
-    """The name of a file (for errors) and its text, which must be UTF-8, perhaps gzipped; line ends become "\\n".
+class Text(NamedTuple):
+    name: str
+    """Of the file, for errors."""
+    text: str
 
-    >>> read_text("naïve\\r\\n".encode())
-    ('<bytes>', 'naïve\\n')
+
+def read_text(source: str | PathLike[str] | bytes | Source, what: str = "text") -> Text:
+    """A text file, perhaps gzipped: UTF-8, or UTF-16 with a byte order mark; line ends become "\\n".
+
+    Args:
+      source: the file.
+      what: what the file should be, for the errors.
+
+    Raises:
+      InputError: another encoding, with the place; a file that is no text, with its format where it is known.
+
+    >>> read_text("naïve\\r\\n".encode()).text
+    'naïve\\n'
     """
+    name, text = read_as_written(source, what)
+    return Text(name, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def read_as_written(source: str | PathLike[str] | bytes | Source, what: str) -> Text:
+    """As `read_text`, with the line ends of the file."""
     source = open_source(source, what)
     data = source.read()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise source.error(f"{what} in UTF-8", f"byte {data[error.start]:#04x} at {error.start}") from None
-    return source.name, text.replace("\r\n", "\n").replace("\r", "\n")
+        if source.kind():
+            raise source.other(f"{what} in UTF-8") from None
+        got = f"byte {data[error.start]:#04x} at {error.start}"
+        raise source.error(f"{what} in UTF-8", f"{got} (Latin-1 or Windows-1252? save it as UTF-8)") from None
+    if "\0" in text[:HEAD] and source.kind():
+        raise source.other(f"{what} in UTF-8")
+    return Text(source.name, text.lstrip("\ufeff"))
 
 
 def vocabulary(text: str) -> str:
@@ -43,18 +72,35 @@ def encode(text: str, characters: str) -> np.ndarray:
     return np.asarray([codes[character] for character in text], np.int32)
 
 
-def pad(rows: list[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pad(rows: Sequence[Any], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Arrays of different lengths as one, with zeros behind: [n, length, ...] and the lengths, int32 [n].
 
-    >>> pad([np.array([1, 2]), np.array([3])])
+    Args:
+      rows: arrays or lists [t, ...], equal but for t.
+      length: None = that of the longest row.
+
+    Raises:
+      InputError: no rows; a row that is longer than `length`, has no axis, or other axes than the first.
+
+    >>> pad([[1, 2], [3]])
     (array([[1, 2],
            [3, 0]]), array([2, 1], dtype=int32))
     """
-    lengths = np.asarray([len(row) for row in rows], np.int32)
+    arrays = [np.asarray(row) for row in rows]
+    if not arrays:
+        raise InputError("pad: expected at least one row, got no rows")
+    for number, array in enumerate(arrays):
+        if not array.ndim or array.shape[1:] != arrays[0].shape[1:]:
+            raise InputError(
+                f"pad: expected rows [t{''.join(f', {n}' for n in arrays[0].shape[1:])}], "
+                f"got {list(array.shape)} in row {number}"
+            )
+    lengths = np.asarray([len(array) for array in arrays], np.int32)
     longest = int(lengths.max()) if length is None else length
     if longest < lengths.max():
         raise InputError(f"pad: expected rows of at most {longest}, got one of {lengths.max()}")
-    padded = np.zeros((len(rows), longest, *rows[0].shape[1:]), rows[0].dtype)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
+    filled = [array.dtype for array in arrays if array.size]  # an empty list is of floats, whatever the others are
+    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), np.result_type(*filled) if filled else np.float32)
+    for number, array in enumerate(arrays):
+        padded[number, : len(array)] = array
     return padded, lengths
