@@ -72,15 +72,19 @@ def refuse_bytes(layer: Any, x: Any) -> None:
 
 
 def check_range(where: str, what: str, values: Any, low: float, high: float) -> None:
-    """Raises where a value is outside low..high (or NaN), as far as that can be known: traced values pass.
+    """Raises where a value is outside low..high, NaN or infinite, as far as that can be known: traced values pass.
 
     Raises:
-      InputError: the first such value, its index and the range.
+      InputError: the first such value, its index and the range; values that are complex, traced or not.
     """
+    if np.iscomplexobj(values):
+        raise InputError(f"{where}: {what}: expected real numbers, got {values.dtype}")
     if isinstance(values, Tracer):
         return
     values = np.asarray(values)
     outside = ~((values >= low) & (values <= high))
+    if values.dtype.kind not in "biu":
+        outside |= np.isinf(values)
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         at = f" at index {index[0] if len(index) == 1 else index}" if index else ""

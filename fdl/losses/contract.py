@@ -1,11 +1,13 @@
 """What every loss demands of its arguments, with errors that say which fix is likely.
 
-A compiled program cannot raise on values, so values are checked where they are concrete: in eager code, and for
-integers in the rehearsal before a run. What slips through a trace gives NaN, never a plausible number.
+A compiled program cannot raise on values, so values are checked where they are concrete: in eager code, and in the
+rehearsal before a run. Each value that is refused there gives NaN in a trace, never a plausible number: a loss passes
+what `in_range`, `class_labels` and the like return to `settle`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +22,8 @@ from fdl.shapes import check_range
 TOLERANCE = 0.02
 """How far probabilities may be from 0..1 and from a sum of 1: bfloat16 rounds each of them by up to 0.4 %."""
 RULES = {
-    "above 0": lambda value: value > 0,
-    "at least 0": lambda value: value >= 0,
+    "above 0": lambda value: (value > 0) & (value < math.inf),
+    "at least 0": lambda value: (value >= 0) & (value < math.inf),
     "in 0..1": lambda value: (value >= 0) & (value <= 1),
 }
 
@@ -70,16 +72,27 @@ def same_shape(name: str, **arrays: Any) -> None:
         raise InputError(f"{name}: {first} {want} and {other} {got} must have the same shape{hint}")
 
 
-def settle(loss: jax.Array, inside: jax.Array) -> jax.Array:
-    """The loss, but NaN where the target is none: a traced one can only be refused like that."""
-    return jnp.where(inside, loss, jnp.nan)
+def settle(loss: jax.Array, valid: jax.Array) -> jax.Array:
+    """The loss, but NaN where the target is invalid: the only way to refuse a traced one."""
+    return jnp.where(valid, loss, jnp.nan)
+
+
+def in_range(name: str, what: str, values: Any, low: float, high: float, slack: float = 0.0) -> jax.Array:
+    """Where values are finite and in low..high, or by rounding up to `slack` outside: booleans for `settle`.
+
+    Raises:
+      InputError: the first concrete value outside low..high, its index and the range.
+    """
+    check_range(name, what, values, low, high)
+    values = widen(jnp.asarray(values))
+    return (values >= low - slack) & (values <= high + slack) & jnp.isfinite(values)
 
 
 def floats(name: str, **arrays: Any) -> tuple[jax.Array, ...]:
     """The arrays in one dtype: that of the first, or float32 where that is narrower.
 
     Raises:
-      InputError: the first is not of floats (logits and labels swapped, most often).
+      InputError: the first is not of floats (logits and labels swapped, most often); another one is complex.
     """
     what, first = next(iter(arrays.items()))
     first = jnp.asarray(first)
@@ -87,6 +100,9 @@ def floats(name: str, **arrays: Any) -> tuple[jax.Array, ...]:
         raise InputError(
             f"{name}: expected {what} of floats, got {first.dtype}{list(first.shape)}; are the arguments swapped?"
         )
+    for other, array in arrays.items():
+        if jnp.iscomplexobj(array):
+            raise InputError(f"{name}: expected {other} of real numbers, got {jnp.result_type(array)}")
     dtype = widen(first).dtype
     return tuple(jnp.asarray(array).astype(dtype) for array in arrays.values())
 
@@ -104,13 +120,19 @@ def last_axis(name: str, what: str, array: Any, holds: str) -> int:
 
 
 def option(name: str, what: str, value: Any, rule: str, dtype: Any) -> jax.Array:
-    """A hyper-parameter, traced where it is swept, in the dtype of the arrays it meets.
+    """A hyper-parameter, traced where it is swept, in the dtype of the arrays it meets; NaN where that breaks the rule.
 
     Raises:
-      InputError: a concrete value that breaks the rule.
+      InputError: a concrete value that breaks the rule, or is no finite real number.
     """
-    if not isinstance(value, Tracer) and not np.all(RULES[rule](np.asarray(value))):
-        raise InputError(f"{name}: {what} must be {rule}, got {value}")
+    if isinstance(value, Tracer):
+        return jnp.where(RULES[rule](value), value, jnp.nan).astype(dtype)
+    given = np.asarray(value)
+    if not (np.isrealobj(given) and (jnp.issubdtype(given.dtype, np.number) or given.dtype == bool)):
+        raise InputError(f"{name}: {what} must be a real number {rule}, got {value!r}")
+    if not np.all(RULES[rule](given)):
+        finite = "" if np.all(np.isfinite(given)) else " and finite"
+        raise InputError(f"{name}: {what} must be {rule}{finite}, got {value}")
     return jnp.asarray(value).astype(dtype)
 
 
@@ -138,17 +160,31 @@ def class_numbers(name: str, labels: Any, num_classes: int, ignore_label: int | 
       InputError: labels that are no integers or concrete and out of range; an ignore_label that is no integer.
     """
     integers(name, labels=labels)
-    if ignore_label is not None and (isinstance(ignore_label, bool) or not isinstance(ignore_label, int | np.integer)):
-        raise InputError(f"{name}: ignore_label is a class number such as -1, got {ignore_label!r}")
+    class_number(name, ignore_label)
     if not isinstance(labels, Tracer):
         seen = np.asarray(labels)
         seen = seen if ignore_label is None else np.where(seen == ignore_label, 0, seen)
         check_range(name, "label", seen, 0, num_classes - 1)
-    # int32 first: -1 cannot be compared with uint8.
-    labels = jnp.asarray(labels).astype(jnp.int32)
+    labels = signed(labels)
     ignored = jnp.zeros(labels.shape, bool) if ignore_label is None else labels == int(ignore_label)
     inside = (labels >= 0) & (labels < num_classes)
-    return ClassLabels(jnp.where(inside & ~ignored, labels, 0), ignored, ~inside & ~ignored)
+    return ClassLabels(jnp.where(inside & ~ignored, labels, 0).astype(jnp.int32), ignored, ~inside & ~ignored)
+
+
+def class_number(name: str, ignore_label: Any) -> None:
+    """Raises unless `ignore_label` is a whole number or None.
+
+    Raises:
+      InputError: the value.
+    """
+    if ignore_label is not None and (isinstance(ignore_label, bool) or not isinstance(ignore_label, int | np.integer)):
+        raise InputError(f"{name}: ignore_label is a class number such as -1, got {ignore_label!r}")
+
+
+def signed(numbers: Any) -> jax.Array:
+    """Integers as int32, which -1 can be compared with; as int64 where they are that wide, or 2**32 would become 0."""
+    numbers = jnp.asarray(numbers)
+    return numbers.astype(jnp.int64 if numbers.dtype.itemsize == 8 else jnp.int32)
 
 
 def integers(name: str, **arrays: Any) -> None:

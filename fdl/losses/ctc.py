@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import floats, integers
+from fdl.losses.contract import floats, integers, settle, signed
 from fdl.shapes import check_range
 
 IMPOSSIBLE = 1e30
@@ -68,7 +68,7 @@ def ctc_loss(
         paddings = [1.0 - mask.astype(logits.dtype) for mask in (frames, present)]
         loss = optax.ctc_loss(logits, paddings[0], labels, paddings[1], blank_id=blank, log_epsilon=-IMPOSSIBLE)
     possible = ctc_weight(labels, logit_lengths, label_lengths) > 0
-    return jnp.where(outside, jnp.nan, jnp.where(possible, loss, IMPOSSIBLE))
+    return settle(jnp.where(possible, loss, IMPOSSIBLE), ~outside)
 
 
 def ctc_weight(labels: ArrayLike, logit_lengths: ArrayLike, label_lengths: ArrayLike) -> jax.Array:
@@ -92,9 +92,8 @@ def ctc_weight(labels: ArrayLike, logit_lengths: ArrayLike, label_lengths: Array
     _lengths(name, labels, logit_lengths, label_lengths)
     integers(name, labels=labels)
     integers(name, logit_lengths=logit_lengths, label_lengths=label_lengths)
-    labels, logit_lengths, label_lengths = (
-        jnp.asarray(x).astype(jnp.int32) for x in (labels, logit_lengths, label_lengths)
-    )
+    labels = signed(labels)
+    logit_lengths, label_lengths = (signed(x).clip(-1, 2**30).astype(jnp.int32) for x in (logit_lengths, label_lengths))
     # Label n + 1 is there for n below length - 1.
     pairs = _within(label_lengths - 1, max(labels.shape[1] - 1, 0))
     repeats = ((labels[:, 1:] == labels[:, :-1]) & pairs).sum(1, dtype=jnp.int32)
@@ -105,7 +104,7 @@ def _layout(
     labels: Any, logit_lengths: Any, label_lengths: Any, T: int, C: int, blank: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Which frames [B, T] and labels [B, N] are real, and which rows [B] hold what the loss has no answer for."""
-    labels, frames, count = (jnp.asarray(x).astype(jnp.int32) for x in (labels, logit_lengths, label_lengths))
+    labels, frames, count = (signed(x) for x in (labels, logit_lengths, label_lengths))
     N = labels.shape[1]
     present = _within(count, N)
     wrong = present & ((labels < 0) | (labels >= C) | (labels == blank))
@@ -115,7 +114,7 @@ def _layout(
 
 def _within(lengths: jax.Array, size: int) -> jax.Array:
     """[B, size] booleans, True before the length."""
-    return lax.broadcasted_iota(jnp.int32, (lengths.shape[0], size), 1) < lengths[:, None]
+    return lax.broadcasted_iota(lengths.dtype, (lengths.shape[0], size), 1) < lengths[:, None]
 
 
 def _lengths(name: str, labels: Any, logit_lengths: Any, label_lengths: Any) -> None:

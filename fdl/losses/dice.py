@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import class_labels, floats, option, same_shape
-from fdl.shapes import check_range
+from fdl.losses.contract import TOLERANCE, class_labels, floats, in_range, option, same_shape, settle
 
 
 def sigmoid_dice_loss(logits: ArrayLike, labels: ArrayLike, *, smooth: ArrayLike = 1.0) -> jax.Array:
@@ -18,7 +17,7 @@ def sigmoid_dice_loss(logits: ArrayLike, labels: ArrayLike, *, smooth: ArrayLike
 
     Args:
       logits: [B, ...], one per pixel, not probabilities.
-      labels: [B, ...] in 0..1, same shape; integers and booleans are converted.
+      labels: [B, ...] in 0..1, same shape; integers and booleans are converted. Others give NaN in a compiled program.
       smooth: s, above 0, in pixels: keeps an empty region with an empty prediction at loss 0 instead of 0 / 0, and
         small regions from swinging between 0 and 1. May be traced.
 
@@ -40,10 +39,11 @@ def sigmoid_dice_loss(logits: ArrayLike, labels: ArrayLike, *, smooth: ArrayLike
     same_shape(name, logits=logits, labels=labels)
     if jnp.ndim(logits) < 2:
         raise InputError(f"{name}: expected pixels of each example, [B, ...], got {list(jnp.shape(logits))}")
-    check_range(name, "label", labels, 0, 1)
+    valid = in_range(name, "label", labels, 0, 1, TOLERANCE)
     logits, labels = floats(name, logits=logits, labels=labels)
     smooth = option(name, "smooth", smooth, "above 0", logits.dtype)
-    return _dice(jax.nn.sigmoid(logits), labels, tuple(range(1, logits.ndim)), smooth)
+    pixels = tuple(range(1, logits.ndim))
+    return settle(_dice(jax.nn.sigmoid(logits), labels, pixels, smooth), valid.all(pixels))
 
 
 def softmax_dice_loss(
@@ -89,7 +89,7 @@ def softmax_dice_loss(
     probabilities = jnp.where(counts, jax.nn.softmax(logits), 0.0)
     pixels = tuple(range(1, logits.ndim - 1))
     loss = (_dice(probabilities, hits.astype(logits.dtype), pixels, smooth) * weights[None]).sum(-1)
-    return jnp.where(chosen.outside.any(pixels), jnp.nan, loss)
+    return settle(loss, ~chosen.outside.any(pixels))
 
 
 def _dice(probabilities: jax.Array, labels: jax.Array, pixels: tuple[int, ...], smooth: jax.Array) -> jax.Array:

@@ -11,9 +11,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import floats, last_axis, same_shape
+from fdl.losses.contract import floats, in_range, last_axis, same_shape, settle
 from fdl.losses.stable import bounded_exp, bounded_expm1, weighted
-from fdl.shapes import check_range
 
 LOG_TOLERANCE = 0.01
 """How far above 0 a log-probability may be by rounding, in bfloat16 too."""
@@ -24,13 +23,14 @@ def kl_divergence(log_predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Args:
       log_predictions: [..., C] log-probabilities, `jax.nn.log_softmax(logits)`.
-      targets: [..., C] probabilities; t = 0 costs nothing, whatever log p is.
+      targets: [..., C] in 0..1; t = 0 costs nothing, whatever log p is. Their sum is not looked at.
 
     Returns:
       [...], float32 (or wider).
 
     Raises:
-      InputError: shapes that differ; no classes; concrete log_predictions above 0; concrete targets outside 0..1.
+      InputError: shapes that differ; no classes; concrete log_predictions above 0; concrete targets outside 0..1. Inside
+        a compiled program these give NaN.
 
     Kullback & Leibler, On information and sufficiency, 1951. PyTorch: `kl_div(reduction="none").sum(-1)`, in the same
     order (its "mean" divides by the number of elements, not of examples). Optax's function of this name has a NaN
@@ -43,11 +43,11 @@ def kl_divergence(log_predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     name = "kl_divergence"
     same_shape(name, log_predictions=log_predictions, targets=targets)
     last_axis(name, "log_predictions", log_predictions, "classes")
-    _log_probabilities(name, "log_predictions", log_predictions)
-    check_range(name, "target", targets, 0, 1 + LOG_TOLERANCE)
+    valid = _log_probabilities(name, "log_predictions", log_predictions)
+    valid &= in_range(name, "target", targets, 0, 1 + LOG_TOLERANCE)
     log_predictions, targets = floats(name, log_predictions=log_predictions, targets=targets)
     log_targets = jnp.log(jnp.where(targets > 0, targets, 1.0))
-    return weighted(targets, log_targets - log_predictions).sum(-1)
+    return settle(weighted(targets, log_targets - log_predictions).sum(-1), valid.all(-1))
 
 
 def kl_divergence_with_log_targets(log_predictions: ArrayLike, log_targets: ArrayLike) -> jax.Array:
@@ -60,7 +60,7 @@ def kl_divergence_with_log_targets(log_predictions: ArrayLike, log_targets: Arra
       [...], float32 (or wider).
 
     Raises:
-      InputError: shapes that differ; no classes; concrete values above 0.
+      InputError: shapes that differ; no classes; concrete values above 0 (inside a compiled program they give NaN).
 
     PyTorch: `kl_div(reduction="none", log_target=True).sum(-1)`. Optax: the same name, NaN for log_targets of -inf.
 
@@ -71,12 +71,12 @@ def kl_divergence_with_log_targets(log_predictions: ArrayLike, log_targets: Arra
     name = "kl_divergence_with_log_targets"
     same_shape(name, log_predictions=log_predictions, log_targets=log_targets)
     last_axis(name, "log_predictions", log_predictions, "classes")
-    _log_probabilities(name, "log_predictions", log_predictions)
-    _log_probabilities(name, "log_targets", log_targets)
+    valid = _log_probabilities(name, "log_predictions", log_predictions)
+    valid &= _log_probabilities(name, "log_targets", log_targets)
     log_predictions, log_targets = floats(name, log_predictions=log_predictions, log_targets=log_targets)
     # -inf - -inf would be NaN; the target's own -inf never counts.
     difference = jnp.where(jnp.isneginf(log_targets), 0.0, log_targets - log_predictions)
-    return weighted(jnp.exp(log_targets), difference).sum(-1)
+    return settle(weighted(jnp.exp(log_targets), difference).sum(-1), valid.all(-1))
 
 
 def standard_normal_kl_divergence(mean: ArrayLike, log_variance: ArrayLike) -> jax.Array:
@@ -142,10 +142,14 @@ def gaussian_kl_divergence(
     return 0.5 * (bounded_expm1(log_ratio) - log_ratio + squares).sum(-1)
 
 
-def _log_probabilities(name: str, what: str, values: Any) -> None:
-    """Raises where concrete values are above 0: probabilities passed for their logarithms, which no formula notices."""
+def _log_probabilities(name: str, what: str, values: Any) -> jax.Array:
+    """Where values are at most 0, and so can be log-probabilities.
+
+    Raises:
+      InputError: the first concrete value that is not: probabilities passed for their logarithms, most often.
+    """
     if isinstance(values, Tracer):
-        return
+        return values <= LOG_TOLERANCE
     values = np.asarray(values)
     wrong = np.argwhere(~(values <= LOG_TOLERANCE))
     if len(wrong):
@@ -154,3 +158,4 @@ def _log_probabilities(name: str, what: str, values: Any) -> None:
             f"{name}: {what} holds {values[index]} at {index}, but a log-probability is at most 0; "
             "pass jax.nn.log_softmax(logits), or the logarithm of probabilities"
         )
+    return jnp.ones(values.shape, bool)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fdl.losses.contract import floats, last_axis, option, same_shape
+from fdl.losses.contract import floats, last_axis, option, same_shape, settle
 from fdl.losses.stable import direction
 
 
@@ -51,7 +51,7 @@ def triplet_margin_loss(
       squared: take squared distances, as FaceNet does.
 
     Returns:
-      [...], float32 (or wider). The distance of equal vectors has gradient 0.
+      [...], float32 (or wider); NaN where a vector is not finite. The distance of equal vectors has gradient 0.
 
     Raises:
       InputError: shapes that differ; D = 0; anchors that are no floats; a margin below 0.
@@ -75,4 +75,6 @@ def triplet_margin_loss(
             return jnp.square(anchors - other).sum(-1)
         return direction(anchors - other)[1]
 
-    return jnp.maximum(distance(positives) - distance(negatives) + margin, 0.0)
+    finite = jnp.isfinite(anchors) & jnp.isfinite(positives) & jnp.isfinite(negatives)
+    # A negative at infinity would cost nothing.
+    return settle(jnp.maximum(distance(positives) - distance(negatives) + margin, 0.0), finite.all(-1))

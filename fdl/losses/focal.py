@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from fdl.losses.contract import class_labels, floats, option, same_shape
+from fdl.losses.contract import TOLERANCE, class_labels, floats, in_range, option, same_shape, settle
 from fdl.losses.stable import logsumexp_parts
-from fdl.shapes import check_range
 
 RULED_OUT = -1e30
 """A logit that wins against nothing; finite, so that a row of nothing else has a gradient."""
@@ -26,7 +25,7 @@ def sigmoid_focal_loss(
 
     Args:
       logits: [...], not probabilities.
-      labels: [...] in 0..1, same shape; integers and booleans are converted.
+      labels: [...] in 0..1, same shape; integers and booleans are converted. Others give NaN in a compiled program.
       gamma: at least 0; 0 is `sigmoid_binary_cross_entropy`. May be traced (swept).
       alpha: in 0..1: positives count alpha and negatives 1 - alpha; None = both count 1. May be traced.
 
@@ -45,12 +44,12 @@ def sigmoid_focal_loss(
     """
     name = "sigmoid_focal_loss"
     same_shape(name, logits=logits, labels=labels)
-    check_range(name, "label", labels, 0, 1)
+    valid = in_range(name, "label", labels, 0, 1, TOLERANCE)
     logits, labels = floats(name, logits=logits, labels=labels)
     gamma = option(name, "gamma", gamma, "at least 0", logits.dtype)
     if alpha is not None:
         alpha = option(name, "alpha", alpha, "in 0..1", logits.dtype)
-    return optax.sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
+    return settle(optax.sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma), valid)
 
 
 def softmax_focal_loss(

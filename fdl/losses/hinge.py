@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import class_labels, floats, same_shape
+from fdl.losses.contract import class_labels, floats, same_shape, settle
 
 
 def hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -20,7 +20,8 @@ def hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
 
     Args:
       scores: [...], any real numbers.
-      labels: [...] of -1 and 1, same shape; integers are converted. With labels of 0 and 1 take 2 * labels - 1.
+      labels: [...] of -1 and 1, same shape; integers are converted. With labels of 0 and 1 take 2 * labels - 1. Others
+        give NaN in a compiled program.
 
     Returns:
       [...], float32 (or wider). At the kink, label * score = 1, the gradient is half of that inside the margin.
@@ -37,7 +38,7 @@ def hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
     same_shape("hinge_loss", scores=scores, labels=labels)
     _signs("hinge_loss", labels)
     scores, labels = floats("hinge_loss", scores=scores, labels=labels)
-    return optax.hinge_loss(scores, labels)
+    return settle(optax.hinge_loss(scores, labels), jnp.abs(labels) == 1)
 
 
 def multiclass_hinge_loss(logits: ArrayLike, labels: ArrayLike, *, ignore_label: int | None = None) -> jax.Array:

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from fdl.losses.contract import floats, same_shape
+from fdl.losses.contract import floats, in_range, same_shape, settle
 from fdl.losses.stable import bounded_exp
-from fdl.shapes import check_range
 
 
 def gaussian_nll(means: ArrayLike, log_variances: ArrayLike, targets: ArrayLike) -> jax.Array:
@@ -44,7 +43,7 @@ def poisson_nll(log_rates: ArrayLike, targets: ArrayLike) -> jax.Array:
 
     Args:
       log_rates: [...]. Above z = 50 the rate grows linearly.
-      targets: [...] counts, at least 0; integers or floats.
+      targets: [...] counts, at least 0; integers or floats. Others give NaN in a compiled program.
 
     Returns:
       [...], float32 (or wider).
@@ -59,6 +58,7 @@ def poisson_nll(log_rates: ArrayLike, targets: ArrayLike) -> jax.Array:
     2.7918
     """
     same_shape("poisson_nll", log_rates=log_rates, targets=targets)
-    check_range("poisson_nll", "target", targets, 0, math.inf)
+    valid = in_range("poisson_nll", "target", targets, 0, math.inf)
     log_rates, targets = floats("poisson_nll", log_rates=log_rates, targets=targets)
-    return bounded_exp(log_rates) - targets * log_rates + lax.lgamma(targets + 1.0)
+    loss = bounded_exp(log_rates) - targets * log_rates + lax.lgamma(targets + 1.0)
+    return settle(loss, valid)

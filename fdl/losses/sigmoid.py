@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fdl.errors import InputError
-from fdl.losses.contract import TOLERANCE, floats, option, same_shape, settle
-from fdl.shapes import check_range
+from fdl.losses.contract import TOLERANCE, floats, in_range, option, same_shape, settle
 
 
 def sigmoid_binary_cross_entropy(
@@ -39,7 +38,7 @@ def sigmoid_binary_cross_entropy(
     """
     name = "sigmoid_binary_cross_entropy"
     same_shape(name, predictions=logits, targets=labels)
-    check_range(name, "label", labels, 0, 1)
+    valid = in_range(name, "label", labels, 0, 1, TOLERANCE)
     logits, labels = floats(name, logits=logits, labels=labels)
     weight = option(name, "positive_weight", positive_weight, "at least 0", logits.dtype)
     if weight.shape not in ((), logits.shape[-1:]):
@@ -48,4 +47,4 @@ def sigmoid_binary_cross_entropy(
         )
     weight = jnp.broadcast_to(weight, logits.shape)
     loss = -weight * labels * jax.nn.log_sigmoid(logits) - (1.0 - labels) * jax.nn.log_sigmoid(-logits)
-    return settle(loss, (labels >= -TOLERANCE) & (labels <= 1.0 + TOLERANCE))
+    return settle(loss, valid)

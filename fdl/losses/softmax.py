@@ -14,16 +14,18 @@ from fdl.errors import InputError
 from fdl.losses.contract import (
     TOLERANCE,
     class_labels,
+    class_number,
     class_numbers,
     floats,
+    in_range,
     integers,
     last_axis,
     option,
     same_shape,
     settle,
+    signed,
 )
 from fdl.losses.stable import logsumexp_parts, weighted
-from fdl.shapes import check_range
 
 
 def softmax_cross_entropy(
@@ -80,8 +82,8 @@ def softmax_cross_entropy_with_probabilities(
 
     Args:
       logits: [..., C], not probabilities. -inf rules a class out; together with p = 0 it costs nothing.
-      probabilities: [..., C], each row with sum 1, or the loss is NaN inside a compiled program; one-hot integers and
-        booleans are converted. Gradients flow into them as well: `lax.stop_gradient` a teacher.
+      probabilities: [..., C], in 0..1, each row with sum 1, or the loss is NaN inside a compiled program; one-hot integers
+        and booleans are converted. Gradients flow into them as well: `lax.stop_gradient` a teacher.
       label_smoothing: e in 0..1 makes the target (1 - e) p + e / C; may be traced (swept).
 
     Returns:
@@ -105,13 +107,14 @@ def softmax_cross_entropy_with_probabilities(
         )
     same_shape(name, logits=logits, probabilities=probabilities)
     num_classes = last_axis(name, "logits", logits, "classes")
-    _distributions(name, probabilities)
+    shares = in_range(name, "probability", probabilities, 0, 1, TOLERANCE)
+    _sums(name, probabilities)
     logits, probabilities = floats(name, logits=logits, probabilities=probabilities)
     smoothing = option(name, "label_smoothing", label_smoothing, "in 0..1", logits.dtype)
-    sums_to_one = jnp.abs(probabilities.sum(-1) - 1.0) <= TOLERANCE
+    valid = shares.all(-1) & (jnp.abs(probabilities.sum(-1) - 1.0) <= TOLERANCE)
     if not _is_zero(label_smoothing):
         probabilities = (1.0 - smoothing) * probabilities + smoothing / num_classes
-    return settle(-weighted(probabilities, jax.nn.log_softmax(logits)).sum(-1), sums_to_one)
+    return settle(-weighted(probabilities, jax.nn.log_softmax(logits)).sum(-1), valid)
 
 
 def label_weight(
@@ -149,7 +152,8 @@ def label_weight(
     name = "label_weight"
     if class_weights is None:
         integers(name, labels=labels)
-        labels = jnp.asarray(labels).astype(jnp.int32)
+        class_number(name, ignore_label)
+        labels = signed(labels)
         counts = jnp.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
         return counts.astype(jnp.float32)
     if jnp.ndim(class_weights) != 1:
@@ -165,9 +169,8 @@ def _is_zero(value: Any) -> bool:
     return not isinstance(value, Tracer) and float(value) == 0.0
 
 
-def _distributions(name: str, probabilities: Any) -> None:
-    """Raises where concrete rows are no distributions: multi-hot labels, or the zero row of a label out of range."""
-    check_range(name, "probability", probabilities, 0, 1)
+def _sums(name: str, probabilities: Any) -> None:
+    """Raises where the sum of a concrete row is not 1: multi-hot labels, or the zero row of a label out of range."""
     if isinstance(probabilities, Tracer):
         return
     total = np.asarray(probabilities, np.float64).sum(-1)
