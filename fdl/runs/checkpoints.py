@@ -284,7 +284,7 @@ def _is_manifest(content: Mapping[str, Any]) -> bool:
     kinds = {"step": int, "files": dict, "dtypes": dict, "facts": dict}
     if any(not isinstance(content.get(name), kind) for name, kind in kinds.items()):
         return False
-    told = {"optimizer": dict, "selected": dict, "names": list}
+    told = {"optimizer": dict, "selected": dict, "names": list, "clocks": dict}
     files, facts, names = content["files"], content["facts"], [*content["dtypes"].values()]
     if any(name in facts and not isinstance(facts[name], kind) for name, kind in told.items()):
         return False

@@ -19,10 +19,11 @@ from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
+from fdl.training.history import History
 from fdl.training.recipe import Hyper
 from fdl.training.rewind import Moment
 from fdl.training.sentinel import Sentinel
-from fdl.training.snapshot import facts_at, flat, past, put, same_optimizer
+from fdl.training.snapshot import facts_at, flat, packed, past, put, same_optimizer
 from fdl.training.sums import means, reported
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
@@ -88,6 +89,7 @@ class Trained:
       failed: the step at which the loss was no longer finite, 0 = never.
       moment: how the first of them failed; see `fdl.training.sentinel`.
       seconds, waited: of training, in all sessions, and of waiting for the data of a stream.
+      seconds_compile, programs: what was compiled; not the executables, which would keep the data on the device.
     """
 
     params: Any
@@ -100,7 +102,8 @@ class Trained:
     moment: Moment | Exception | None
     seconds: float
     waited: float | None
-    programs: Programs
+    seconds_compile: float
+    programs: tuple[Program, ...]
 
     def result(self, member: Any = ()) -> Result:
         """The `Result` of a run, or of one member."""
@@ -111,17 +114,18 @@ class Trained:
         )
         end, best = int(self.ended[member]), int(self.best_step[member])
         steps = {name: at[at <= end] for name, at in self.steps.items()}
-        history = {name: values[member][..., : len(steps[name])] for name, values in self.history.items()}
+        # A copy, or one member would keep the history of all.
+        history = {name: values[member][: len(steps[name])].copy() for name, values in self.history.items()}
         metrics = {name: float(values[-1]) for name, values in history.items() if len(values)}
         info: dict[str, float] = {"steps": end}
         if best:
             info["best_step"] = best
             at = {name: np.flatnonzero(steps[name] == best) for name in steps if not name.startswith("train/")}
             metrics |= {name: float(history[name][rows[0]]) for name, rows in at.items() if len(rows)}
-        info |= {"seconds_compile": self.programs.seconds, "seconds_train": self.seconds}
+        info |= {"seconds_compile": self.seconds_compile, "seconds_train": self.seconds}
         if self.waited is not None:
             info["seconds_waiting"] = self.waited
-        return Result(params, state, history, steps, metrics, info, self.programs.records)
+        return Result(params, state, history, steps, metrics, info, self.programs)
 
 
 class Driver:
@@ -146,7 +150,7 @@ class Driver:
         self.reports = reports or [self.experiment.reports] * key.size  # of each member: they may close over its config
         self.rungs = rungs or {}  # after which steps how many of the first so many members go on
         self.total, self.count = self.experiment.total_steps(), chunk or 1
-        self.history: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.history = History()
         self.pending: deque[Callable[[], None]] = deque()
         self.ended = np.full(key.shape, self.total)
         self.sentinel = Sentinel(programs, key, hyper, checkpoints)
@@ -186,11 +190,10 @@ class Driver:
         self.newest = step
         self.sentinel.look_at(step, self.carry)
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
-        for name, chunks in self.history.items():
-            arrays[f"steps/{name}"] = np.concatenate([s for s, _ in chunks])
-            arrays[f"history/{name}"] = np.concatenate([v for _, v in chunks], -1)
-        facts = {"stopped_at": self.stopped_at, "seconds": self._seconds()}
+        recorded, clocks = packed(self.history)
+        facts = {"stopped_at": self.stopped_at, "seconds": self._seconds(), "clocks": clocks}
         facts |= facts_at(self.experiment, self.history, step)
+        arrays |= recorded
         self.checkpoints.save(step, arrays, facts, self.experiment.keep)
         self.saved = time.monotonic()
 
@@ -276,7 +279,7 @@ class Driver:
 
     def _record(self, start: int, count: int, history: jax.Array) -> None:
         """Waits for a chunk, keeps its metrics and adapts the length of the next."""
-        values = np.asarray(history)[..., :count, :]
+        values = np.array(np.asarray(history)[..., :count, :])  # a copy: a view would keep all of the buffer
         now = time.perf_counter()
         if self.fixed is None:
             self.count = max(1, round(count * min(8.0, SECONDS / max(now - self.read, 1e-6))))
@@ -329,13 +332,12 @@ class Driver:
         if self.programs.stops and self.programs.members:  # what the program computes after a member's end is nothing
             going = steps <= self.ended[:, None]
             columns = {name: np.where(going, values, np.nan) for name, values in columns.items()}
-        for name, values in columns.items():
-            self.history.setdefault(name, []).append((steps, values))
+        self.history.add(steps, columns)
         for watch in self.watchers:
             watch(steps, columns)
 
     def _call_hooks(self, step: int) -> None:
-        latest = {name: chunks[-1][1][..., -1] for name, chunks in self.history.items()}
+        latest = {name: series.values[..., -1] for name, series in self.history.items()}
         if not self.programs.members:
             latest = {name: float(value) for name, value in latest.items()}
         members = int(np.prod(self.key.shape))
@@ -344,8 +346,8 @@ class Driver:
 
     def _trained(self) -> Trained:
         jax.block_until_ready(self.carry)
-        steps = {name: np.concatenate([s for s, _ in chunks]) for name, chunks in self.history.items()}
-        history = {name: np.concatenate([v for _, v in chunks], -1) for name, chunks in self.history.items()}
+        steps = {name: series.steps.copy() for name, series in self.history.items()}
+        history = {name: series.values.copy() for name, series in self.history.items()}
         params, state = self.programs.finish(self.carry.train, self.hyper), self.carry.train.state
         best_step = np.zeros(self.key.shape, int)
         if self.best is not None:
@@ -354,7 +356,8 @@ class Driver:
             params, state = jax.tree.map(partial(_where_found, best_step > 0), best, last)
         waited = None if self.feed is None else self.feed.waited
         every = (params, state, history, steps, self.ended, best_step)
-        return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, self.programs)
+        compiled = self.programs.seconds, self.programs.records
+        return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, *compiled)
 
 
 def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Array:

@@ -72,8 +72,10 @@ class Programs:
         self.records: tuple[Program, ...] = ()
         self._halve: Any = None
         self._place()
-        dataset, total = recipe.experiment.dataset, recipe.experiment.total_steps()
-        most = min(chunk or CAPACITY, CAPACITY, total)
+        experiment = recipe.experiment
+        dataset, total = experiment.dataset, experiment.total_steps()
+        ends = (chunk, experiment.eval_every, experiment.checkpoint_every)  # no chunk goes beyond the first of them
+        most = min(CAPACITY, total, *(end for end in ends if end is not None))
         self.capacity = dataset.capacity(most) if isinstance(dataset, Stream) else most
         self._compile(key, hyper, total)
         self.seconds = time.perf_counter() - started

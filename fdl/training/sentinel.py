@@ -7,7 +7,6 @@ a bad step is not kept but computed again, from one that is copied to the host o
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from fdl.errors import NonFiniteError
 from fdl.runs.checkpoints import Checkpoints
 from fdl.training.executables import Programs
+from fdl.training.history import History, Series
 from fdl.training.programs import Carry
 from fdl.training.recipe import Hyper
 from fdl.training.rewind import Kept, Moment, rewound
@@ -26,7 +26,6 @@ KEPT_EVERY = 60.0  # seconds: no more than that is to be computed again
 KEPT_BYTES = 2**28  # larger states are not copied: their checkpoints serve, or the beginning
 STUCK = 32  # steps skipped in a row that end a run: the loss scale of float16 may need 24 to find its place
 CARRY = "run/carry/"  # where a checkpoint has it
-History = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
 
 
 class Sentinel:
@@ -64,13 +63,14 @@ class Sentinel:
         """
         if "train/loss" not in history:
             return
-        loss = history["train/loss"][-1][1]
+        count = len(steps)
+        loss = history["train/loss"].last(count)
         if self.programs.recipe.experiment.nonfinite == "skip":
-            bad, said = _stuck(history["train/skipped"]), f"the last {STUCK} steps were all skipped"
+            bad, said = _stuck(history["train/skipped"], count), f"the last {STUCK} steps were all skipped"
         else:
             bad, said = ~np.isfinite(loss), f"the training loss is {loss.flat[(~np.isfinite(loss)).argmax()]}"
             if "train/loss_scale" in history:
-                bad &= (history["train/loss_scale"][-1][1] <= 1.0) | (history["train/skipped"][-1][1] == 0)
+                bad &= (history["train/loss_scale"].last(count) <= 1.0) | (history["train/skipped"].last(count) == 0)
         first = steps[bad.argmax(-1)]
         self._fail(bad.any(-1) & (first <= ended), first, said + " at step", "it")
 
@@ -126,10 +126,9 @@ def _finite(params: Any, members: tuple[int, ...]) -> np.ndarray:
     return good
 
 
-def _stuck(skipped: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Where in the last chunk so many steps have been skipped in a row, over the borders of chunks."""
-    size = skipped[-1][1].shape[-1]
-    values = np.concatenate([values for _, values in skipped[-STUCK:]], -1) > 0  # a chunk has one step at least
-    before = np.zeros((*values.shape[:-1], STUCK - 1), bool)
-    values = np.concatenate([before, values], -1)[..., -(size + STUCK - 1) :]
+def _stuck(skipped: Series, count: int) -> np.ndarray:
+    """Where in the last `count` steps so many have been skipped in a row, over the borders of chunks."""
+    values = skipped.last(count + STUCK - 1) > 0
+    before = np.zeros((*values.shape[:-1], count + STUCK - 1 - values.shape[-1]), bool)
+    values = np.concatenate([before, values], -1)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(values, STUCK, -1).all(-1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +14,8 @@ from fdl.rules import path_of
 from fdl.runs.checkpoints import Saved
 from fdl.runs.fitting import AS_IT_IS, Resume, differences, table
 from fdl.training.experiment import Experiment
+from fdl.training.history import History
 from fdl.training.optimizer_facts import changes, facts_of
-
-History = Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
-"""name -> pieces of (steps [n], values [..., n]), as they came."""
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:
@@ -31,18 +29,38 @@ def facts_at(experiment: Experiment, history: History, step: int) -> dict[str, A
     facts: dict[str, Any] = {"names": list(history), "optimizer": facts_of(experiment.optimizer)}
     facts["num_steps"] = experiment.total_steps()
     if experiment.select is not None and experiment.select in history:
-        steps, values = history[experiment.select][-1]
-        if steps[-1] == step and values.shape == (1,) and np.isfinite(values[0]):  # of a run, evaluated just now
-            score = float(values[0]) * (1 if experiment.mode == "min" else -1)
-            facts |= {"score": score, "selected": {experiment.select: float(values[0])}}
+        series = history[experiment.select]
+        last = series.last(1)
+        if series.steps[-1] == step and last.shape == (1,) and np.isfinite(last[0]):  # of a run, evaluated just now
+            score = float(last[0]) * (1 if experiment.mode == "min" else -1)
+            facts |= {"score": score, "selected": {experiment.select: float(last[0])}}
     return facts
+
+
+def packed(history: History) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a history by path, and for each name whose steps it shares: those of a chunk are stored once.
+
+    The arrays are views that do not change when the history grows.
+    """
+    arrays, clocks, known = {}, {}, {}
+    for name, series in history.items():
+        clocks[name] = known.setdefault(series.steps.tobytes(), name)
+        if clocks[name] == name:
+            arrays[f"steps/{name}"] = series.steps
+        arrays[f"history/{name}"] = series.values
+    return arrays, clocks
+
+
+def steps_of(saved: Saved, name: str) -> np.ndarray:
+    """The steps at which a name of the history was measured."""
+    return saved.arrays[f"steps/{saved.facts.get('clocks', {}).get(name, name)}"]
 
 
 class Past(NamedTuple):
     """A checkpoint of a run, taken apart: the state by path, history, when it was over, seconds of training."""
 
     run: dict[str, np.ndarray]
-    history: dict[str, list[tuple[np.ndarray, np.ndarray]]]
+    history: History
     stopped_at: int | None
     seconds: float
 
@@ -55,23 +73,21 @@ def past(saved: Saved, total: int) -> Past:
     """
     if saved.step > total:
         raise InputError(f"{saved.path}: is after step {saved.step}, the experiment has only {total}")
-    parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("run", "history", "steps")}
+    history, run = History(), {}
     try:
-        for path, array in saved.arrays.items():
-            part, _, name = path.partition("/")
-            # The history stays; it would keep the whole checkpoint, of which its arrays are parts, in memory.
-            parts[part][name] = array if part == "run" else array.copy()
-        history = {name: [(parts["steps"][name], parts["history"][name])] for name in saved.facts["names"]}
-        fits = all(len(steps) == values.shape[-1] for [(steps, values)] in history.values())
+        run = {path.removeprefix("run/"): array for path, array in saved.arrays.items() if path.startswith("run/")}
+        for name in saved.facts["names"]:  # copied: it stays, and would keep the whole checkpoint in memory
+            history.add(steps_of(saved, name), {name: saved.arrays[f"history/{name}"]})
+        fits = all(path.startswith(("run/", "steps/", "history/")) for path in saved.arrays)
         stopped_at, seconds = saved.facts["stopped_at"], float(saved.facts.get("seconds", 0.0))
-        ended = parts["run"].get("ended")
+        ended = run.get("ended")
         if ended is not None:  # with more steps than it had, who was going on does
-            parts["run"]["ended"] = np.where(ended == saved.facts.get("num_steps"), total, ended).astype(ended.dtype)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        fits, history, stopped_at, seconds = False, {}, None, 0.0
+            run["ended"] = np.where(ended == saved.facts.get("num_steps"), total, ended).astype(ended.dtype)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError):
+        fits, stopped_at, seconds = False, None, 0.0
     if not fits or not isinstance(stopped_at, int | None):
         raise InputError(f"{saved.path}: is whole, but no checkpoint of a run")
-    return Past(parts["run"], history, stopped_at, seconds)
+    return Past(run, history, stopped_at, seconds)
 
 
 def put(tree: Any, arrays: Mapping[str, np.ndarray], where: str, resume: Resume = AS_IT_IS) -> tuple[Any, list[str]]:

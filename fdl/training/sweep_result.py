@@ -99,7 +99,7 @@ class SweepResult:
             tuple(buckets),
             len(buckets),
             {
-                "seconds_compile": sum(bucket.blocks[0].programs.seconds for bucket in buckets),
+                "seconds_compile": sum(bucket.blocks[0].seconds_compile for bucket in buckets),
                 "seconds_train": sum(block.seconds for bucket in buckets for block in bucket.blocks),
             },
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fdl.errors import InputError
 from fdl.runs.checkpoints import CheckpointError, Checkpoints, Saved
@@ -15,6 +13,7 @@ from fdl.runs.retention import NEWEST
 from fdl.runs.stored import apart, differing, same_bits, stores
 from fdl.training.driver import Event, Hook
 from fdl.training.experiment import Experiment
+from fdl.training.snapshot import steps_of
 
 Shorten = Callable[[Experiment], Experiment]
 Train = Callable[[Path, Shorten, Sequence[Hook], bool], Any]
@@ -101,7 +100,7 @@ def _first(one: Saved, other: Saved) -> Difference | None:
     for name in one.facts["names"]:
         if f"history/{name}" not in other.arrays:
             return Difference(name, one.step, "measured, and not measured")
-    early = [d for name in one.facts["names"] if (d := _in_history(name, one.arrays, other.arrays))]
+    early = [d for name in one.facts["names"] if (d := _in_history(name, one, other))]
     if early:
         return min(early, key=lambda difference: difference.step)
     if (one.step, one.facts["stopped_at"]) != (other.step, other.facts["stopped_at"]):
@@ -110,9 +109,9 @@ def _first(one: Saved, other: Saved) -> Difference | None:
     return Difference(at_the_end[0][0].removeprefix("run/"), one.step, at_the_end[0][1]) if at_the_end else None
 
 
-def _in_history(name: str, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Difference | None:
-    steps = [arrays[f"steps/{name}"] for arrays in (one, other)]
-    values = [arrays[f"history/{name}"] for arrays in (one, other)]
+def _in_history(name: str, one: Saved, other: Saved) -> Difference | None:
+    steps = [steps_of(saved, name) for saved in (one, other)]
+    values = [saved.arrays[f"history/{name}"] for saved in (one, other)]
     count = min(map(len, steps))
     for at in range(count):
         pair = [value[..., at] for value in values]
