@@ -153,8 +153,10 @@ def class_labels(name: str, logits: Any, labels: Any, ignore_label: int | None =
     return logits, ClassLabels(index, ignored, outside)
 
 
-def class_numbers(name: str, labels: Any, num_classes: int, ignore_label: int | None = None) -> ClassLabels:
-    """Integer labels of any shape as `ClassLabels`.
+def class_numbers(
+    name: str, labels: Any, num_classes: int, ignore_label: int | None = None, what: str = "label"
+) -> ClassLabels:
+    """Integer labels of any shape as `ClassLabels`; `what` they are in errors.
 
     Raises:
       InputError: labels that are no integers or concrete and out of range; an ignore_label that is no integer.
@@ -164,7 +166,7 @@ def class_numbers(name: str, labels: Any, num_classes: int, ignore_label: int | 
     if not isinstance(labels, Tracer):
         seen = np.asarray(labels)
         seen = seen if ignore_label is None else np.where(seen == ignore_label, 0, seen)
-        check_range(name, "label", seen, 0, num_classes - 1)
+        check_range(name, what, seen, 0, num_classes - 1)
     labels = signed(labels)
     ignored = jnp.zeros(labels.shape, bool) if ignore_label is None else labels == int(ignore_label)
     inside = (labels >= 0) & (labels < num_classes)

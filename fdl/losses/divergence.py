@@ -29,8 +29,8 @@ def kl_divergence(log_predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
       [...], float32 (or wider).
 
     Raises:
-      InputError: shapes that differ; no classes; concrete log_predictions above 0; concrete targets outside 0..1. Inside
-        a compiled program these give NaN.
+      InputError: shapes that differ; no classes; concrete log_predictions above 0; concrete targets outside 0..1.
+        Inside a compiled program these give NaN.
 
     Kullback & Leibler, On information and sufficiency, 1951. PyTorch: `kl_div(reduction="none").sum(-1)`, in the same
     order (its "mean" divides by the number of elements, not of examples). Optax's function of this name has a NaN

@@ -82,8 +82,8 @@ def softmax_cross_entropy_with_probabilities(
 
     Args:
       logits: [..., C], not probabilities. -inf rules a class out; together with p = 0 it costs nothing.
-      probabilities: [..., C], in 0..1, each row with sum 1, or the loss is NaN inside a compiled program; one-hot integers
-        and booleans are converted. Gradients flow into them as well: `lax.stop_gradient` a teacher.
+      probabilities: [..., C], in 0..1, each row with sum 1, or the loss is NaN inside a compiled program; one-hot
+        integers and booleans are converted. Gradients flow into them as well: `lax.stop_gradient` a teacher.
       label_smoothing: e in 0..1 makes the target (1 - e) p + e / C; may be traced (swept).
 
     Returns:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fdl.errors import InputError
 from fdl.metrics.mean import Mean
+from fdl.metrics.statistic import Statistic, add, ratio, weights
 from fdl.ops.norm import widen
+
+DIGITS = 2.0**-22
+"""Relative differences of float32 numbers below this are rounding."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Regression:
-    """Sums that MSE, RMSE, MAE and R2 follow from, and that add up over batches.
+class Regression(Statistic):
+    """Sums that MSE, RMSE, MAE and R2 follow from, and that add up over batches. All are NaN of no example.
+
+    As a metric of an experiment it gives "mse", "rmse", "mae" and "r2".
 
     Args:
       count: the total weight.
@@ -34,39 +41,49 @@ class Regression:
     absolute: jax.Array
     mean: jax.Array
     scatter: jax.Array
+    rest: tuple[jax.Array, ...] = ()
 
     @classmethod
-    def of(cls, predictions: jax.Array, targets: jax.Array, weight: jax.Array | None = None) -> Regression:
+    def of(cls, predictions: Any, targets: Any, weight: Any = None) -> Regression:
         """Of two arrays of one shape, all elements alike; an element of weight 0 does not count.
 
         Raises:
-          InputError: shapes that differ, (B,) against (B, 1) included.
+          InputError: shapes that differ, (B,) against (B, 1) included; complex numbers; concrete weights that are
+            negative or not finite (traced: NaN).
         """
         if jnp.shape(predictions) != jnp.shape(targets):
             shapes = f"{list(jnp.shape(predictions))} and {list(jnp.shape(targets))}"
             raise InputError(f"Regression: predictions and targets must have the same shape, got {shapes}")
+        if jnp.iscomplexobj(predictions) or jnp.iscomplexobj(targets):
+            raise InputError("Regression: expected real numbers, got complex ones")
+        weight = weights("Regression", weight, predictions=predictions, targets=targets)
         predictions, targets = widen(jnp.asarray(predictions)), widen(jnp.asarray(targets))
         error = predictions - targets
         squared, absolute = Mean.of(error**2, weight), Mean.of(jnp.abs(error), weight)
         mean = Mean.of(targets, weight).value()
+        mean += Mean.of(targets - mean, weight).value()  # of constant targets it is then the constant
         return cls(squared.count, squared.total, absolute.total, mean, Mean.of((targets - mean) ** 2, weight).total)
 
     def merge(self, other: Regression) -> Regression:
-        """The sums of both."""
-        count = self.count + other.count
-        share = other.count / jnp.where(count == 0, 1.0, count)
+        """The statistic of the examples of both."""
+        mine, its = self._pairs(), other._pairs()
+        count, squared, absolute = (add(mine[i], its[i]) for i in range(3))
+        share = other.count / jnp.where(count[0] == 0, 1.0, count[0])
         apart = other.mean - self.mean
-        return Regression(
-            count,
-            self.squared + other.squared,
-            self.absolute + other.absolute,
-            self.mean + apart * share,
-            self.scatter + other.scatter + apart**2 * self.count * share,
-        )
+        mean = add(mine[3], (apart * share, (its[3][1] - mine[3][1]) * share))
+        between = apart**2 * self.count * share
+        scatter = add(add(mine[4], its[4]), (between, jnp.zeros_like(between)))
+        pairs = (count, squared, absolute, mean, scatter)
+        return type(self)(*(total for total, _ in pairs), tuple(rest for _, rest in pairs))  # pyright: ignore
+
+    def scaled(self, weight: jax.Array) -> Regression:
+        """The statistic with every example counted `weight` times, which moves no mean."""
+        scaled = super().scaled(weight)
+        return replace(scaled, mean=self.mean, rest=(*scaled.rest[:3], self.rest[3], scaled.rest[4]))
 
     def mse(self) -> jax.Array:
         """Mean squared error."""
-        return Mean(self.squared, self.count).value()
+        return ratio(self.squared, self.count)
 
     def rmse(self) -> jax.Array:
         """Its root."""
@@ -74,8 +91,13 @@ class Regression:
 
     def mae(self) -> jax.Array:
         """Mean absolute error."""
-        return Mean(self.absolute, self.count).value()
+        return ratio(self.absolute, self.count)
 
     def r2(self) -> jax.Array:
         """1 - squared error / scatter of the targets; NaN for constant targets, where it is not defined."""
-        return jnp.where(self.scatter > 0, 1.0 - self.squared / self.scatter, jnp.nan)
+        rounding = self.count * (DIGITS * self.mean) ** 2
+        return jnp.where(self.scatter > rounding, 1.0 - self.squared / self.scatter, jnp.nan)
+
+    def numbers(self) -> dict[str, jax.Array]:
+        """`mse`, `rmse`, `mae` and `r2`."""
+        return {"mse": self.mse(), "rmse": self.rmse(), "mae": self.mae(), "r2": self.r2()}
