@@ -12,16 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from fdl.data.conversion import host_tree, tree_path
 from fdl.data.permutation import permutation
 from fdl.errors import InputError
 
 Batch = Any
-
-
-class TracedDataError(InputError):
-    """A dataset was made from a value that a program takes as an argument."""
 
 
 class Dataset:
@@ -129,7 +125,8 @@ class Arrays(Examples):
     sees every example exactly once.
 
     Args:
-      named: arrays, or pytrees of them, all with the same leading axis. Kept as numpy until the engine places them.
+      named: arrays, or pytrees of them, all with the same leading axis: of numpy, JAX or torch, lists of numbers,
+        columns of data frames (see `fdl.data.host_array`). Kept as numpy until the engine places them.
 
     Raises:
       InputError: no arrays, no examples, unequal leading axes, values that are no numbers, traced values.
@@ -138,7 +135,10 @@ class Arrays(Examples):
     def __init__(self, **named: Any) -> None:
         if not named:
             raise InputError("Arrays: expected at least one named array, e.g. Arrays(x=images, y=labels)")
-        tree = {name: _host(value, name) for name, value in named.items()}
+        tree = {name: host_tree(value, name) for name, value in named.items()}
+        for name, value in tree.items():
+            if not jax.tree.leaves(value):
+                raise InputError(f"Arrays: {name!r} has no array (got {named[name]!r}); leave it out")
         sizes = {path: leaf.shape[0] if leaf.ndim else -1 for path, leaf in _paths(tree)}
         if -1 in sizes.values() or len(set(sizes.values())) != 1:
             listed = ", ".join(f"{path}: {'a scalar' if n < 0 else n}" for path, n in sizes.items())
@@ -218,7 +218,7 @@ class Full(Dataset):
     """
 
     def __init__(self, **named: Any) -> None:
-        self.arrays = {name: _host(value, name) for name, value in named.items()}
+        self.arrays = {name: host_tree(value, name) for name, value in named.items()}
 
     def steps_per_epoch(self, batch_size: int | None) -> int:
         if batch_size is not None:
@@ -248,54 +248,4 @@ class Full(Dataset):
 
 
 def _paths(tree: Any) -> list[tuple[str, Any]]:
-    listed = jax.tree_util.tree_leaves_with_path(tree)
-    return [("/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path), leaf) for path, leaf in listed]
-
-
-def _host(value: Any, name: str) -> Any:
-    """A pytree of numpy arrays of numbers (a list of numbers is one array)."""
-    if isinstance(value, list):
-        value = host_array(value, name)
-    return jax.tree.map(lambda leaf: host_array(leaf, name), value)
-
-
-def host_array(leaf: Any, name: str) -> np.ndarray:
-    if isinstance(leaf, Tracer):
-        raise TracedDataError(
-            f"dataset array {name!r} is traced: data must not depend on a swept value; "
-            "compute it from fields that are not swept, or apply the swept value in the objective or in augment"
-        )
-    try:
-        array = np.asarray(leaf)
-    except ValueError as error:
-        raise InputError(f"dataset array {name!r} is ragged or no array at all{_unequal(leaf)}: {error}") from None
-    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise InputError(
-            f"dataset array {name!r}: expected numbers, got dtype {array.dtype}{_no_number(array)}; encode them first"
-        )
-    if array.dtype in (np.int64, np.uint64, np.uint32) and not jax.config.read("jax_enable_x64"):
-        limit = np.iinfo(np.int32)
-        if array.size and (array.min() < limit.min or array.max() > limit.max):
-            raise InputError(f"dataset array {name!r}: values beyond 32-bit integers, which JAX would wrap silently")
-        array = array.astype(np.int32)
-    if array.dtype == np.float64 and array.size and not jax.config.read("jax_enable_x64"):
-        limit, largest = np.finfo(np.float32).max, max(array.max(), -array.min())
-        if limit < largest < np.inf:
-            raise InputError(f"dataset array {name!r}: {largest:g} is beyond 32-bit floats, where it would be infinite")
-    return array
-
-
-def _unequal(rows: Any) -> str:
-    """The first row that has another shape than row 0."""
-    for i, row in enumerate(rows if isinstance(rows, list | tuple) else ()):
-        if np.shape(row) != np.shape(rows[0]):
-            return f" (row 0 has shape {list(np.shape(rows[0]))}, row {i} {list(np.shape(row))}; pad them)"
-    return ""
-
-
-def _no_number(array: np.ndarray) -> str:
-    """The first value that is no number, and where."""
-    for place in np.ndindex(array.shape):
-        if not isinstance(array[place], int | float | np.number):
-            return f" ({array[place]!r} at index {place[0] if len(place) == 1 else place})"
-    return ""
+    return [(tree_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]

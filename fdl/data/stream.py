@@ -7,13 +7,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from fdl.data.dataset import Batch, Dataset, host_array
+from fdl.data.conversion import host_tree, tree_path
+from fdl.data.dataset import Batch, Dataset
 from fdl.errors import InputError
 
 CHUNK_BYTES = 2**25  # of batches that travel to the device together
@@ -50,8 +51,10 @@ class Stream(Dataset):
         Raises:
           InputError: a batch of other entries, shapes or dtypes than that of step 0; values that are no numbers.
         """
-        batch = self.batch_at(step)
-        batch = jax.tree_util.tree_map_with_path(lambda path, leaf: host_array(leaf, _name(path)), batch)
+        try:
+            batch = host_tree(self.batch_at(step), "")
+        except InputError as error:
+            raise InputError(f"Stream: the batch of step {step}: {error}") from None
         if self._first is None:
             if not jax.tree.leaves(batch):
                 raise InputError(f"Stream: the batch of step {step} has no arrays: {batch!r}")
@@ -166,7 +169,8 @@ def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x
     """A stream of shuffled batches from anything with a length and an index: a PyTorch map dataset, a Grain dataset.
 
     Args:
-      source: `source[i]` is example i: a dict of arrays, or a tuple of them, named by `names`.
+      source: `source[i]` is example i: a dict of arrays, or a tuple of them, named by `names`. A list of numbers is one
+        array, as in `Arrays`.
       batch_size: examples a batch; each epoch is a new permutation, its remainder left out.
       seed: of the permutations. Sets that fit into memory train faster as `Arrays`.
 
@@ -180,7 +184,10 @@ def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x
     """
     if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         raise InputError(f"from_indexable: expected something with len() and [i], got {type(source).__name__}")
-    if len(source) < batch_size or batch_size < 1:
+    if isinstance(source, Mapping | str | bytes) or hasattr(source, "columns"):
+        advice = "Arrays(**columns) takes a dict of columns, and of a dict of splits one is to be picked"
+        raise InputError(f"from_indexable: source[i] must be example i, got a {type(source).__name__}; {advice}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= len(source):
         raise InputError(f"from_indexable: batch_size {batch_size} does not fit {len(source)} examples")
     per_epoch = len(source) // batch_size
 
@@ -190,20 +197,49 @@ def from_indexable(source: Any, batch_size: int, *, names: tuple[str, ...] = ("x
 
     def batch_at(step: int) -> Batch:
         first = step % per_epoch * batch_size
-        rows = order(step // per_epoch)[first : first + batch_size]
-        examples = [_named(source[int(i)], names) for i in rows]
-        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *examples)
+        rows = order(step // per_epoch)[first : first + batch_size].tolist()
+        return _joined([_example(source, row, names) for row in rows], rows)
 
     return Stream(batch_at)
 
 
-def _named(example: Any, names: tuple[str, ...]) -> Any:
-    if isinstance(example, tuple | list):
-        if len(example) != len(names):
-            raise InputError(f"from_indexable: an example has {len(example)} parts, names are {names}")
-        return dict(zip(names, example, strict=True))
-    return example if isinstance(example, dict) else {names[0]: example}
+def _example(source: Any, row: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """Example `row` as a dict of trees of arrays."""
+    try:
+        example = _named(source[row], names)
+        for name, value in example.items():
+            if value is None:
+                raise InputError(f"{name!r} is None; leave it out, or fill it")
+        return {name: host_tree(value, str(name)) for name, value in example.items()}
+    except InputError as error:
+        raise InputError(f"from_indexable: example {row}: {error}") from None
+    except Exception as error:
+        error.add_note(f"while from_indexable read example {row}")
+        raise
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _named(example: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(example, Mapping):
+        return dict(example)
+    whole = isinstance(example, list) and all(isinstance(item, int | float | np.number) for item in example)
+    if whole or not isinstance(example, tuple | list):
+        return {names[0]: example}
+    if len(example) != len(names):
+        raise InputError(f"it has {len(example)} parts, and names are {names}")
+    return dict(zip(names, example, strict=True))
+
+
+def _joined(examples: list[dict[str, Any]], rows: list[int]) -> Batch:
+    """Examples as one batch: those of equal entries and shapes."""
+    shapes = [{tree_path(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(e)} for e in examples]
+    for row, mine in zip(rows, shapes, strict=True):
+        if mine != shapes[0]:
+            raise InputError(
+                f"from_indexable: examples must have equal shapes; example {rows[0]} is {_spelled(shapes[0])}, "
+                f"example {row} is {_spelled(mine)}; pad them"
+            )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+def _spelled(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())

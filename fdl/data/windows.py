@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fdl.data.dataset import Batch, Examples, host_array
+from fdl.data.conversion import host_array
+from fdl.data.dataset import Batch, Examples
 from fdl.errors import InputError
 
 

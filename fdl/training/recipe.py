@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.core import abstract_key
-from fdl.data.dataset import TracedDataError
+from fdl.data.conversion import TracedDataError
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
 
