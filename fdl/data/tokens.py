@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import heapq
 import re
 import sys
 from collections import Counter
@@ -22,7 +21,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fdl.data.byte_pairs import from_utf8, merged, to_utf8
 from fdl.errors import InputError
+from fdl.file_kinds import file_kind
 from fdl.shapes import check_range
 
 
@@ -33,7 +34,11 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
 
     def encode(self, text: str) -> np.ndarray:
-        """int32 [n]."""
+        """int32 [n].
+
+        Raises:
+          InputError: anything but one text.
+        """
         ...
 
     def decode(self, ids: Any) -> str:
@@ -59,10 +64,10 @@ class Bytes:
     vocab_size = 256
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+        return np.frombuffer(to_utf8(_one_text("Bytes", text)), np.uint8).astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        return _text(_checked("Bytes", ids, self.vocab_size).astype(np.uint8).tobytes())
+        return from_utf8(checked_ids("Bytes", ids, self.vocab_size).astype(np.uint8).tobytes())
 
 
 class Characters:
@@ -79,7 +84,7 @@ class Characters:
     """
 
     def __init__(self, text: str) -> None:
-        if not text:
+        if not _one_text("Characters", text):
             raise InputError("Characters: expected a text with the characters of the vocabulary, got ''")
         self._points = np.unique(_code_points(text))
         self.vocabulary = _from_code_points(self._points)
@@ -92,7 +97,7 @@ class Characters:
         return len(self._points)
 
     def encode(self, text: str) -> np.ndarray:
-        points = _code_points(text)
+        points = _code_points(_one_text("Characters", text))
         ids = np.minimum(np.searchsorted(self._points, points), len(self._points) - 1)
         unknown = np.flatnonzero(self._points[ids] != points)
         if len(unknown):
@@ -104,7 +109,7 @@ class Characters:
         return ids.astype(np.int32)
 
     def decode(self, ids: Any) -> str:
-        return _from_code_points(self._points[_checked("Characters", ids, self.vocab_size)])
+        return _from_code_points(self._points[checked_ids("Characters", ids, self.vocab_size)])
 
 
 class Words:
@@ -136,7 +141,8 @@ class Words:
         if max_size is not None and max_size < 2:
             raise InputError(f"Words: max_size counts <pad> and <unk>, so it is at least 2, got {max_size}")
         self._split = split
-        counts = Counter(word for text in texts for word in split(text) if word not in ("<pad>", "<unk>"))
+        words = (word for text in texts for word in split(_one_text("Words", text)))
+        counts = Counter(word for word in words if word not in ("<pad>", "<unk>"))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         self.vocabulary = ("<pad>", "<unk>", *ranked)[:max_size]
         self._ids = {word: number for number, word in enumerate(self.vocabulary) if number > 1}
@@ -146,10 +152,10 @@ class Words:
         return len(self.vocabulary)
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array([self._ids.get(word, 1) for word in self._split(text)], np.int32)
+        return np.array([self._ids.get(word, 1) for word in self._split(_one_text("Words", text))], np.int32)
 
     def decode(self, ids: Any) -> str:
-        return " ".join(self.vocabulary[i] for i in _checked("Words", ids, self.vocab_size) if i)
+        return " ".join(self.vocabulary[i] for i in checked_ids("Words", ids, self.vocab_size) if i)
 
 
 class BytePair:
@@ -172,6 +178,8 @@ class BytePair:
 
     def __init__(self, ranks: Mapping[bytes, int], special: Mapping[str, int] | None = None) -> None:
         self._ranks, self.special = dict(ranks), dict(special or {})
+        if not all(self.special):
+            raise InputError("BytePair: special: expected names of tokens, got an empty one")
         missing = [i for i in range(256) if bytes([i]) not in self._ranks]
         if missing:
             raise InputError(f"BytePair: every byte needs a rank, there is none for {missing[:8]}")
@@ -189,7 +197,7 @@ class BytePair:
           InputError: no such file; a line that is none of these.
         """
         try:
-            lines = Path(path).read_bytes().splitlines()
+            lines = Path(path).expanduser().read_bytes().splitlines()
         except OSError as error:
             raise InputError(f"BytePair: cannot read {str(path)!r}: {error.strerror}") from None
         ranks = {}
@@ -210,18 +218,20 @@ class BytePair:
     def encode(self, text: str, special: bool = False) -> np.ndarray:
         ids: list[int] = []
         names = "|".join(re.escape(name) for name in sorted(self.special, key=len, reverse=True))
-        parts = re.split(f"({names})", text) if special and names else [text]
+        parts = (
+            re.split(f"({names})", _one_text("BytePair", text)) if special and names else [_one_text("BytePair", text)]
+        )
         for number, part in enumerate(parts):
             if number % 2:
                 ids.append(self.special[part])
                 continue
             for word in gpt2_words().findall(part):
-                ids += self._merge(_utf8(word))
+                ids += self._merge(to_utf8(word))
         return np.array(ids, np.int32)
 
     def decode(self, ids: Any) -> str:
-        checked = _checked("BytePair", ids, self.vocab_size).tolist()
-        return _text(b"".join(self._pieces.get(i, b"") for i in checked))
+        checked = checked_ids("BytePair", ids, self.vocab_size).tolist()
+        return from_utf8(b"".join(self._pieces.get(i, b"") for i in checked))
 
 
 class HuggingFace:
@@ -231,31 +241,50 @@ class HuggingFace:
       path: the file.
       special: whether `encode` adds what the file says belongs around a text, such as [CLS] and [SEP]. `decode` leaves
         such tokens out.
+      padding, truncation: whether `encode` pads and cuts as the file says; many files hold the settings of the training
+        that they come from. `pad` makes a batch of any texts.
+
+    A special token that is written in a text is read as that token, as `transformers` does.
 
     Raises:
-      InputError: the package is not installed; no such file, or a file that it cannot read.
+      InputError: the package is not installed; no such file, or a file that it cannot read; padding or truncation of
+        which the file says nothing; `encode`: half a surrogate pair, which is no character.
     """
 
-    def __init__(self, path: str | Path, special: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, special: bool = True, *, padding: bool = False, truncation: bool = False
+    ) -> None:
         try:
             import tokenizers  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError("a tokenizer.json needs the package tokenizers: pip install 'fdl[text]'") from None
+        path = Path(path).expanduser()
+        path = path / "tokenizer.json" if path.is_dir() else path
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the package raises nothing more particular
-            raise InputError(f"HuggingFace: cannot read {str(path)!r}: {error}") from None
+            kind = f", {file_kind(path)}" if path.is_file() else ""
+            raise InputError(f"HuggingFace: cannot read {str(path)!r}{kind}: {str(error)[:200]}") from None
         self._special = special
+        for name, wanted in (("padding", padding), ("truncation", truncation)):
+            if wanted and getattr(self._tokenizer, name) is None:
+                raise InputError(f"HuggingFace: {name}=True, but {str(path)!r} does not say how")
+            if not wanted:
+                getattr(self._tokenizer, f"no_{name}")()
 
     @property
     def vocab_size(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        return max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
 
     def encode(self, text: str) -> np.ndarray:
+        try:
+            to_utf8(_one_text("HuggingFace", text)).decode()
+        except UnicodeDecodeError:
+            raise InputError("HuggingFace: expected a text in Unicode, got half a surrogate pair in it") from None
         return np.array(self._tokenizer.encode(text, add_special_tokens=self._special).ids, np.int32)
 
     def decode(self, ids: Any) -> str:
-        return self._tokenizer.decode(_checked("HuggingFace", ids, self.vocab_size).tolist())
+        return self._tokenizer.decode(checked_ids("HuggingFace", ids, self.vocab_size).tolist())
 
 
 def pad(sequences: Sequence[Any], length: int | None = None, value: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -310,39 +339,16 @@ def gpt2_words() -> re.Pattern[str]:
 
 
 def _merged(piece: bytes, ranks: Mapping[bytes, int]) -> list[int]:
-    """The ids of one word. A heap of pairs, so that a word of a million letters takes n log n."""
+    """The ids of one word."""
     if piece in ranks:
         return [ranks[piece]]
-    size = len(piece)
-    end = [*range(1, size + 1), 0]  # where the part ends that starts here; 0 where none does
-    before = list(range(-1, size))  # where the part before it starts
-    heap = [(ranks[piece[i : i + 2]], i, i + 2) for i in range(size - 1) if piece[i : i + 2] in ranks]
-    heapq.heapify(heap)
-    while heap:
-        _, start, stop = heapq.heappop(heap)
-        middle = end[start]
-        if not middle or end[middle] != stop:
-            continue  # one of the two parts has been merged with another
-        end[start], end[middle], before[stop] = stop, 0, start
-        for left, right in ((before[start], stop), (start, end[stop])):
-            if left >= 0 and right and (rank := ranks.get(piece[left:right])) is not None:
-                heapq.heappush(heap, (rank, left, right))
-    ids, start = [], 0
-    while start < size:
-        ids.append(ranks[piece[start : end[start]]])
-        start = end[start]
-    return ids
+    return [ranks[part] for part in merged([piece[i : i + 1] for i in range(len(piece))], ranks)]
 
 
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # half a surrogate pair is a str too
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "replace")
+def _one_text(where: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"{where}: expected a text, got {type(text).__name__}; several are encoded one by one")
+    return text
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -360,7 +366,7 @@ def _integers(where: str, ids: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _checked(where: str, ids: Any, vocab_size: int) -> np.ndarray:
+def checked_ids(where: str, ids: Any, vocab_size: int) -> np.ndarray:
     array = _integers(where, ids)
     check_range(where, "id", array, 0, vocab_size - 1)
     return array

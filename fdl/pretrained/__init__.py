@@ -11,6 +11,7 @@ single layers.
 """
 
 from fdl.pretrained import crepe, gat_cora, huggingface, llama2c, pytorch, resnet_cifar, silero
+from fdl.pretrained.adapters import with_adapter
 from fdl.pretrained.files import read, write_safetensors
 from fdl.pretrained.mapping import Report, Rule, export, load, prefixed
 from fdl.pretrained.rearrange import Rearrange
@@ -30,5 +31,6 @@ __all__ = [
     "read",
     "resnet_cifar",
     "silero",
+    "with_adapter",
     "write_safetensors",
 ]

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fdl import models, nn
@@ -17,7 +16,8 @@ from fdl.core import Layer, Tree
 from fdl.errors import InputError
 from fdl.pretrained import bert_heads
 from fdl.pretrained import mapping as maps
-from fdl.pretrained.files import SAFETENSORS, read, read_json, write_safetensors
+from fdl.pretrained.adapters import ADAPTER_CONFIG, with_adapter
+from fdl.pretrained.files import SAFETENSORS, as_path, read, read_json, write_safetensors
 from fdl.pretrained.mapping import Report, Rule, prefixed
 from fdl.pretrained.pytorch import CONV, batch_norm, conv, heads, joined_heads, linear, norm
 
@@ -35,6 +35,7 @@ class Architecture(NamedTuple):
 def load(
     folder: str | os.PathLike[str],
     *,
+    adapter: str | os.PathLike[str] | None = None,
     strict: bool = True,
     initial: tuple[Tree, Tree] | None = None,
     dtype: Any = None,
@@ -42,14 +43,27 @@ def load(
     """(model, params, state, report) of a folder that `save_pretrained` wrote or the Hub holds.
 
     Args:
-      folder: with config.json and model.safetensors, or its index and shards.
+      folder: with config.json and weights: model.safetensors or pytorch_model.bin, or an index and shards of these.
+      adapter: a folder of PEFT with a LoRA of this model, which is added to the weights; see `with_adapter`.
       strict, initial, dtype: as in `fdl.pretrained.load`.
 
     Raises:
       InputError: no such folder, an architecture that is none of these, weights that do not fit it.
     """
-    model, rules = architecture(read_json(Path(folder) / "config.json", "the config of a model"))
-    return model, *maps.load(model, read(folder), rules, strict=strict, initial=initial, dtype=dtype)
+    folder = as_path(folder, "huggingface.load")
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise InputError(
+            f"{folder}: expected a folder with config.json and weights, got {got}; "
+            "models are not downloaded: `hf download NAME --local-dir FOLDER` does that"
+        )
+    if not (folder / "config.json").exists() and (folder / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"{folder}: expected a model, got an adapter: load(BASE, adapter={folder.name!r}) adds it to its base model"
+        )
+    model, rules = architecture(read_json(folder / "config.json", "the config of a model"))
+    tensors = read(folder) if adapter is None else with_adapter(read(folder), adapter)
+    return model, *maps.load(model, tensors, rules, strict=strict, initial=initial, dtype=dtype)
 
 
 def save(folder: str | os.PathLike[str], config: Config, params: Tree, state: Tree | None = None) -> None:
@@ -65,9 +79,10 @@ def save(folder: str | os.PathLike[str], config: Config, params: Tree, state: Tr
     """
     model, rules = architecture(config)
     tensors = maps.export(model, params, state or {}, rules)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    write_safetensors(Path(folder) / SAFETENSORS, tensors, {"format": "pt"})
-    (Path(folder) / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
+    folder = as_path(folder, "huggingface.save")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / SAFETENSORS, tensors, {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n")
 
 
 def architecture(config: Config) -> Architecture:
@@ -81,6 +96,8 @@ def architecture(config: Config) -> Architecture:
     Raises:
       InputError: another model type, or an option that the model here does not have.
     """
+    if not isinstance(config, Mapping):
+        raise InputError(f"architecture: expected what config.json holds, a dict, got {type(config).__name__}")
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in _MAKERS:
         raise InputError(f"config.json: expected a model_type of {', '.join(_MAKERS)}, got {str(kind)[:80]!r}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import os
+import re
 import struct
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fdl.core import Tree
+from fdl.data.byte_pairs import from_utf8, merged, to_utf8
 from fdl.data.formats.source import Source, damage, open_source
+from fdl.data.tokens import checked_ids
 from fdl.errors import InputError
 from fdl.models import Decoder, llama
 from fdl.pretrained import mapping
+from fdl.pretrained.files import as_path
 from fdl.pretrained.mapping import Report, Rule
 
 START, END = 1, 2
@@ -79,7 +84,7 @@ def read_llama2c(path: str | os.PathLike[str]) -> tuple[Config, dict[str, np.nda
     Raises:
       InputError: a damaged file or another format.
     """
-    source = open_source(path, "a model of llama2.c")
+    source = open_source(as_path(path, "llama2c"), "a model of llama2.c")
     data = source.read()
     if len(data) < 28:
         raise source.error("a model of llama2.c", f"{len(data)} bytes")
@@ -122,8 +127,15 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: list[bytes], scores: list[float]) -> None:
+        if len(tokens) != len(scores) or not all(map(math.isfinite, scores)):
+            raise InputError(f"Tokenizer: expected a finite score for each of {len(tokens)} tokens")
         self.tokens, self.scores = tokens, scores
         self.ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
+        special = {*range(END + 1)} | {i for i, token in enumerate(tokens) if _is_byte(token)}  # stand for no text
+        self._ranks = {token: -scores[i] for token, i in self.ids.items() if i not in special}
+        across = any(re.search(b"[^ ] ", token) for token in self._ranks)
+        self._words = re.compile(".+" if across else " *[^ ]+| +", re.DOTALL)  # no token reaches into the next word
+        self._encode_word = functools.lru_cache(maxsize=1 << 16)(self._word)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], vocab_size: int) -> Tokenizer:
@@ -132,7 +144,9 @@ class Tokenizer:
         Raises:
           InputError: a damaged file or another format.
         """
-        source = open_source(path, "a tokenizer of llama2.c")
+        if type(vocab_size) is not int or vocab_size < 1:
+            raise InputError(f"Tokenizer: vocab_size: expected a whole number > 0, got {vocab_size!r:.80}")
+        source = open_source(as_path(path, "llama2c"), "a tokenizer of llama2.c")
         data, start = source.read(), 4
         tokens, scores = [], []
         with damage(source.name, "a tokenizer of llama2.c"):
@@ -149,31 +163,30 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """START and the ids of the text, a space before it, as sentencepiece does; InputError without ids for it."""
-        ids: list[int] = []
-        for character in (" " + text) if text else "":
-            token = character.encode()
+        if not isinstance(text, str):
+            raise InputError(f"Tokenizer: expected a text, got {type(text).__name__}; several are encoded one by one")
+        words = self._words.findall(" " + text) if text else []
+        return [START, *itertools.chain.from_iterable(map(self._encode_word, words))]
+
+    def _word(self, word: str) -> list[int]:
+        parts: list[bytes] = []
+        for character in word:
+            token = to_utf8(character)
             pieces = [token] if token in self.ids else [f"<0x{byte:02X}>".encode() for byte in token]
             if any(piece not in self.ids for piece in pieces):
                 raise InputError(f"Tokenizer: {character!r} is not in the vocabulary")
-            ids += [self.ids[piece] for piece in pieces]
-        while True:
-            pairs = [self.tokens[a] + self.tokens[b] for a, b in pairwise(ids)]
-            best = max(
-                (i for i, pair in enumerate(pairs) if pair in self.ids),
-                key=lambda i: self.scores[self.ids[pairs[i]]],
-                default=None,
-            )
-            if best is None:
-                return [START, *ids]
-            ids[best : best + 2] = [self.ids[pairs[best]]]
+            parts += pieces
+        return [self.ids[part] for part in merged(parts, self._ranks)]
 
     def decode(self, ids: Any) -> str:
         """The text up to the next START or END; a START at the very beginning is left out, with the space after it."""
-        text, numbers = b"", [int(i) for i in ids]
+        numbers = checked_ids("Tokenizer", ids, len(self.tokens)).tolist()
         numbers = numbers[1:] if numbers[:1] == [START] else numbers
-        for i in numbers:
-            if i in (START, END):
-                break
-            token = self.tokens[i]
-            text += bytes([int(token[3:5], 16)]) if token.startswith(b"<0x") and len(token) == 6 else token
-        return text.decode(errors="replace").removeprefix(" ")
+        tokens = [self.tokens[i] for i in itertools.takewhile(lambda i: i not in (START, END), numbers)]
+        data = b"".join(bytes([int(token[3:5], 16)]) if _is_byte(token) else token for token in tokens)
+        return from_utf8(data).removeprefix(" ")
+
+
+def _is_byte(token: bytes) -> bool:
+    """Whether a token stands for a byte: "<0x0A>"."""
+    return re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", token) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import numpy as np
 
 from fdl.core import Layer, Param, Tree, check, leaves
 from fdl.errors import InputError
+from fdl.pretrained.arrays import as_array, named
+from fdl.pretrained.files import read
 from fdl.pretrained.rearrange import Rearrange
 
 Names = str | tuple[str, ...]
@@ -45,6 +48,13 @@ class Rule:
     change: str = ""
 
     def __post_init__(self) -> None:
+        for names in (self.source, self.path):
+            if not isinstance(names, str) and not (isinstance(names, tuple) and all(isinstance(n, str) for n in names)):
+                raise InputError(f"Rule: expected a name, or a tuple of names, got {names!r:.80}")
+        if not isinstance(self.change, str) or not self.sources:
+            raise InputError(
+                f"Rule: expected a name and a change such as 'o i -> i o', got {(self.source, self.change)}"
+            )
         names = (*self.sources, *self.paths)
         for name in names if self.paths else ():
             if set(_PLACE.findall(name)) != set(_PLACE.findall(names[0])):
@@ -102,6 +112,7 @@ class Report:
         lines = [f"  - {path}: missing, {why}" for path, why in self.missing.items()]
         lines += [f"  ! {path}: {why}" for path, why in self.misshapen.items()]
         lines += [f"  + {name}: unused" for name in self.unused]
+        lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..." for line in lines]
         if most is not None and len(lines) > most:
             lines = [*lines[:most], f"  ... and {len(lines) - most} more"]
         return "\n".join(lines)
@@ -114,7 +125,7 @@ class Report:
 
 def load(
     layer: Layer,
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, Any] | str | os.PathLike[str],
     rules: Rules | None = None,
     *,
     strict: bool = True,
@@ -125,7 +136,8 @@ def load(
 
     Args:
       layer: the model; it declares which paths there are and their shapes.
-      tensors: name -> array, as `read` gives them.
+      tensors: name -> array, as `read` gives them, of NumPy, JAX or PyTorch, also nested (names are joined by "/");
+        or a path, which is read.
       rules: the first rule that knows a name takes it; None = the names are the paths, as in a file that
         `fdl ckpt export` has written.
       strict: whether anything missing, misshapen or unused is an error.
@@ -134,7 +146,8 @@ def load(
       dtype: of the params; as stored unless given. State is float32.
 
     Raises:
-      InputError: a table of what is missing (-), misshapen (!) and unused (+).
+      InputError: a table of what is missing (-), misshapen (!) and unused (+); params of whole numbers (quantized
+        weights).
 
     >>> import fdl
     >>> tensors = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
@@ -143,10 +156,15 @@ def load(
     >>> params["kernel"].shape, str(report)
     ((3, 2), '2 used, 0 unused, 0 ignored, 0 missing, 0 misshapen')
     """
+    _check_model("load", layer)
+    _check_rules("load", rules)
+    _check_options(initial, dtype)
+    file, tensors = ("the file", tensors) if not isinstance(tensors, str | os.PathLike) else (tensors, read(tensors))
+    tensors = named(tensors)
     specs: dict[str, Param] = dict(leaves(layer.specs()))
-    values, report = _values(specs, tensors, [Rule(name, name) for name in tensors] if rules is None else rules)
+    values, report = _values(specs, tensors, rules)
     if strict and not report.complete:
-        raise InputError("the file does not fit the model:\n" + report.table(10))
+        raise InputError(f"{file} does not fit the model:\n{report.table(10)}{_hint(report, rules)}")
     for kind, tree in zip(("param", "state"), initial or ({}, {}), strict=True):
         kept = {path: leaf for path, leaf in leaves(tree) if path in specs and specs[path].kind == kind}
         values = kept | values
@@ -154,8 +172,8 @@ def load(
     return params, state, report
 
 
-def export(layer: Layer, params: Tree, state: Tree, rules: Rules) -> dict[str, np.ndarray]:
-    """The arrays of a file from those of a model: the inverse of `load` with the same rules.
+def export(layer: Layer, params: Tree, state: Tree, rules: Rules | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a file from those of a model: the inverse of `load` with the same rules (None: names are paths).
 
     The first rule that knows a path writes it. What `load` ignores is not written, and where several arrays were added
     up the first gets all.
@@ -163,6 +181,8 @@ def export(layer: Layer, params: Tree, state: Tree, rules: Rules) -> dict[str, n
     Raises:
       InputError: params that do not fit the model, a path that no rule knows.
     """
+    _check_model("export", layer)
+    _check_rules("export", rules)
     check(layer, params, state)
     values = dict(leaves(params)) | dict(leaves(state))
     tensors: dict[str, np.ndarray] = {}
@@ -183,13 +203,59 @@ def export(layer: Layer, params: Tree, state: Tree, rules: Rules) -> dict[str, n
 def prefixed(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
     """The rules for a file that puts this before every name ("bert.", "module.")."""
 
-    def named(names: Names) -> Names:
+    def longer(names: Names) -> Names:
         return prefix + names if isinstance(names, str) else tuple(prefix + name for name in names)
 
-    return [Rule(named(rule.source), rule.path, rule.change) for rule in rules]
+    rules = list(rules)
+    _check_rules("prefixed", rules)
+    return [Rule(longer(rule.source), rule.path, rule.change) for rule in rules]
 
 
-def _values(specs: Mapping[str, Param], tensors: Mapping[str, Any], rules: Rules) -> tuple[dict[str, Any], Report]:
+def _check_model(where: str, layer: Any) -> None:
+    if not isinstance(layer, Layer):
+        raise InputError(
+            f"{where}: expected a model, an `fdl.Layer`, got {type(layer).__name__}; the model comes first"
+        )
+
+
+def _check_rules(where: str, rules: Any) -> None:
+    if rules is not None and not (isinstance(rules, list | tuple) and all(isinstance(rule, Rule) for rule in rules)):
+        raise InputError(f"{where}: rules: expected a list of pretrained.Rule(name, path, change), got {rules!r:.80}")
+
+
+def _check_options(initial: Any, dtype: Any) -> None:
+    pair = isinstance(initial, tuple) and len(initial) == 2 and all(isinstance(tree, Mapping) for tree in initial)
+    if initial is not None and not pair:
+        raise InputError("load: initial: expected (params, state), as fdl.init returns them")
+    try:
+        floating = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise InputError(f"load: dtype: expected a dtype of floating-point numbers, such as 'bfloat16', got {dtype!r}")
+
+
+def _hint(report: Report, rules: Rules | None) -> str:
+    """What to do about a file of which nothing fits."""
+    if any(".lora_" in name for name in report.unused):
+        return "\nthese are the arrays of an adapter: `pretrained.with_adapter` adds them to those of its base model"
+    if report.used or not report.unused:
+        return ""
+    if rules is None:
+        path = next(iter(report.missing), "head/kernel")
+        return f"\nwithout rules names must be paths, such as {path!r}: pass rules=[pretrained.Rule(name, path), ...]"
+    for name in report.unused[:5]:
+        for cut in (found.end() for found in re.finditer("[./]", name)):
+            if _find(name[cut:], rules, "sources")[0] is not None:
+                return (
+                    f"\nthe rules fit without the start {name[:cut]!r}: pass pretrained.prefixed({name[:cut]!r}, rules)"
+                )
+    return ""
+
+
+def _values(
+    specs: Mapping[str, Param], tensors: Mapping[str, Any], rules: Rules | None
+) -> tuple[dict[str, Any], Report]:
     """The value of every path that has one, and the report."""
     used, unused, ignored = [], [], []
     found: dict[tuple[str, ...], tuple[Rule, list[str]]] = {}  # sources -> their rule and paths
@@ -219,7 +285,12 @@ def _made(
     values: dict[str, Any] = {}
     misshapen: dict[str, str] = {}
     for sources, (rule, paths) in found.items():
-        arrays, shapes = [np.asarray(tensors[source]) for source in sources], [specs[path].shape for path in paths]
+        arrays = [as_array(source, tensors[source]) for source in sources]
+        shapes = [specs[path].shape for path in paths]
+        kinds = {path: _unfit(specs[path], array) for path in paths for array in arrays if _unfit(specs[path], array)}
+        if kinds:
+            misshapen |= {path: f"{kind}, got {sources[0]!r} of {arrays[0].dtype}" for path, kind in kinds.items()}
+            continue
         try:
             values |= dict(zip(paths, rule.into(arrays, shapes), strict=True))
         except ValueError:
@@ -229,7 +300,16 @@ def _made(
     return values, misshapen
 
 
-def _looked_for(path: str, rules: Rules, tensors: Mapping[str, Any]) -> str:
+def _unfit(spec: Param, array: np.ndarray) -> str:
+    """What is wrong with the dtype of an array, "" where nothing is."""
+    if spec.kind == "param" and not jnp.issubdtype(array.dtype, jnp.inexact):
+        return "expected floating-point numbers (are the weights quantized?)"
+    if spec.kind == "state" and jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return "expected real numbers"
+    return ""
+
+
+def _looked_for(path: str, rules: Rules | None, tensors: Mapping[str, Any]) -> str:
     rule, numbers = _find(path, rules, "paths")
     if rule is None:
         return "no rule knows it"
@@ -237,8 +317,10 @@ def _looked_for(path: str, rules: Rules, tensors: Mapping[str, Any]) -> str:
     return f"expected {' and '.join(map(repr, absent[:3]))}{' ...' if len(absent) > 3 else ''}"
 
 
-def _find(name: str, rules: Rules, side: str) -> tuple[Rule | None, dict[str, str]]:
-    """The first rule with a pattern of this name, and what its numbers are."""
+def _find(name: str, rules: Rules | None, side: str) -> tuple[Rule | None, dict[str, str]]:
+    """The first rule with a pattern of this name, and what its numbers are; without rules a name is a path."""
+    if rules is None:
+        return Rule(name, name), {place: f"{{{place}}}" for place in _PLACE.findall(name)}
     for rule in rules:
         for pattern in getattr(rule, side):
             found = _regex(pattern).fullmatch(name)
@@ -263,6 +345,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(regex)
 
 
+_LONGEST_LINE = 300
 _PLACE = re.compile(r"\{(\w+)\}")
 
 

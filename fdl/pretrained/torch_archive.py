@@ -20,25 +20,22 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from fdl.data.formats.pickled import KNOWN, Known, read_stream
+from fdl.data.formats.pickled import KNOWN, Known, Record, read_stream
 from fdl.data.formats.source import Source, damage, open_source
+from fdl.errors import InputError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MOST_VALUES, _DEEPEST = 2**20, 16
-
-
-def is_torch_archive(path: Path) -> bool:
-    """Whether a file begins like one: as a zip, or as a pickle of protocol 2."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
+_ADVICE = "where you trust the file, load it with PyTorch and save model.state_dict() alone"
 
 
 def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The tensors of an archive that `torch.save` wrote, by name.
 
     Dicts and lists inside one another give names joined by "/", so that {"state_dict": {"fc.weight": ...}} becomes
-    "state_dict/fc.weight". One tensor alone is called "tensor". What is no tensor (numbers, text) is left
-    out. The arrays may be views of one storage, and are read-only. Files of before 1.6 may have at most 1 GiB.
+    "state_dict/fc.weight". One tensor alone is called "tensor". Arrays of NumPy are read too; what is neither (numbers,
+    text, settings) is left out. The arrays may be views of one storage, and are read-only. Files of before 1.6 may have
+    at most 1 GiB.
 
     Raises:
       InputError: a damaged file; a pickle that names anything but tensors and plain containers (a whole model saved
@@ -64,6 +61,10 @@ class Storage:
         raise ValueError("a storage inside the pickle")
 
 
+class Dtype(Storage):
+    """What a pickle names as `torch.float32` and so on."""
+
+
 @dataclass(frozen=True)
 class _Data:
     """One storage: its key, dtype and the number of its elements."""
@@ -78,20 +79,48 @@ class _Tensor:
     """One tensor, as the pickle has it: a view of a storage whose bytes come later."""
 
     storage: _Data
+    dtype: np.dtype
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    conjugate: bool = False
+    negative: bool = False
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """The view; every element of it lies inside the storage."""
-        size = values.dtype.itemsize
+        size = self.dtype.itemsize
         strides = [stride * size for stride in self.strides]
-        flat = values[self.offset :]
-        return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+        view = np.ndarray(self.shape, self.dtype, values, self.offset * size, strides)
+        view = view.conj() if self.conjugate else view
+        return -view if self.negative else view
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """`torch._utils._rebuild_tensor_v2`, checked: an array may neither leave its storage nor be larger than it."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any = None, _hooks: Any = None, bits: Any = None
+) -> _Tensor:
+    """`torch._utils._rebuild_tensor_v2`; `bits` says what is still to be done: {"conj": True}, {"neg": True}."""
+    return _view(storage, None, offset, shape, strides, bits)
+
+
+def _tensor_v3(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _gradient: Any,
+    _hooks: Any,
+    dtype: Any,
+    bits: Any = None,
+) -> _Tensor:
+    """`torch._utils._rebuild_tensor_v3`: the storage is bytes, and the dtype is given, such as `torch.float8_e5m2`."""
+    dtype = getattr(dtype, "make", dtype)  # a global on the stack of the pickle
+    if not isinstance(dtype, Dtype):
+        raise ValueError("a tensor of an unknown dtype")
+    return _view(storage, dtype.dtype, offset, shape, strides, bits)
+
+
+def _view(storage: Any, dtype: np.dtype | None, offset: Any, shape: Any, strides: Any, bits: Any) -> _Tensor:
+    """A tensor, checked: an array may neither leave its storage nor be larger than it."""
     whole = all(
         isinstance(sizes, tuple) and all(type(n) is int and n >= 0 for n in sizes) for sizes in (shape, strides)
     )
@@ -99,11 +128,16 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
         raise ValueError("a tensor of something other than a storage, an offset, sizes and strides")
     if len(shape) > 32:
         raise ValueError(f"a tensor of {len(shape)} axes")
+    bits = bits or {}
+    if not isinstance(bits, dict) or not set(bits) <= {"conj", "neg"}:
+        raise ValueError("a tensor with unknown marks")
+    dtype = storage.dtype if dtype is None else dtype
+    room = storage.count * storage.dtype.itemsize // dtype.itemsize
     count = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if count else offset
-    if offset < 0 or count > storage.count or (count and last >= storage.count) or offset > storage.count:
-        raise ValueError(f"a tensor of {count} elements at {offset} in a storage of {storage.count}")
-    return _Tensor(storage, offset, shape, strides)
+    if offset < 0 or count > room or (count and last >= room) or offset > room:
+        raise ValueError(f"a tensor of {count} elements at {offset} in a storage of {room}")
+    return _Tensor(storage, dtype, offset, shape, strides, bool(bits.get("conj")), bool(bits.get("neg")))
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
@@ -112,17 +146,39 @@ def _parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
+def _subclass(make: Any, _kind: Any = None, args: Any = (), *_: Any) -> Any:
+    """`torch._tensor._rebuild_from_type_v2`: a buffer, or a parameter with attributes, as the tensor that it is."""
+    make = getattr(make, "make", make)
+    if make not in (_tensor, _tensor_v3, _parameter) or not isinstance(args, tuple):
+        raise ValueError("a tensor of an unknown kind")
+    return make(*args)
+
+
 _DTYPES = {
     **{"Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
     **{"Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_},
     **{"ComplexFloat": np.complex64, "ComplexDouble": np.complex128},
 }
+_SCALARS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
+_SCALARS += ("bool", "complex64", "complex128")
+_NARROW = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+_SETTINGS = ("argparse Namespace", "pathlib PosixPath", "pathlib WindowsPath", "pathlib PurePosixPath", "torch device")
+_SETTINGS += ("pathlib._local PosixPath", "pathlib._local WindowsPath", "datetime datetime", "datetime timedelta")
+_SETTINGS += ("__builtin__ set", "builtins set", "collections Counter", "torch.serialization _get_layout")
+_SETTINGS += ("torch.nn.parameter Parameter", "torch.nn.parameter Buffer", "torch Tensor", "types SimpleNamespace")
 _TORCH: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v3": _tensor_v3,
     "torch._utils _rebuild_parameter": _parameter,
+    "torch._utils _rebuild_parameter_with_state": _parameter,
+    "torch._tensor _rebuild_from_type_v2": _subclass,
     "torch Size": lambda sizes=(): tuple(sizes),
     **{f"torch {name}Storage": Storage(dtype) for name, dtype in _DTYPES.items()},
+    "torch.storage UntypedStorage": Storage(np.uint8),
+    **{f"torch {name}": Dtype(name) for name in _SCALARS},
+    **{f"torch {name}": Dtype(getattr(ml_dtypes, name)) for name in _NARROW},
+    **dict.fromkeys(_SETTINGS, Record),  # what a script saved beside the weights: passed over, never made
 }
 _KNOWN: Known = {**KNOWN, **_TORCH}
 
@@ -152,15 +208,16 @@ def _nodes(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, An
         yield from _nodes(item, f"{path}/{key}" if path else key, depth + 1)
 
 
-def _listed(value: Any) -> dict[str, _Tensor]:
-    found: dict[str, _Tensor] = {}
+def named_arrays(value: Any, where: str) -> dict[str, Any]:
+    """The tensors and arrays in nested dicts and lists by path; InputError without any, or for two of one path."""
+    found: dict[str, Any] = {}
     for visited, (path, node) in enumerate(_nodes(value)):
         if visited >= _MOST_VALUES:  # a few bytes can put the same dict into another again and again
             raise ValueError(f"more than {_MOST_VALUES} values")
-        if isinstance(node, _Tensor):
-            found[path or "tensor"] = node
+        if isinstance(node, _Tensor | np.ndarray) and found.setdefault(path or "tensor", node) is not node:
+            raise InputError(f"{where}: expected tensors of different names, got two called {path[:80]!r}")
     if not found:
-        raise ValueError("no tensors in it")
+        raise InputError(f"{where}: expected tensors in dicts and lists, got a file without any")
     return found
 
 
@@ -181,7 +238,7 @@ def _read_zip(path: Path) -> dict[str, np.ndarray]:
 
         if f"{root}/byteorder" in archive.namelist() and member("byteorder") != sys.byteorder.encode():
             raise ValueError("another byte order than that of this machine")
-        found = _listed(read_stream(io.BytesIO(member("data.pkl")), name, _KNOWN, _storage))
+        found = named_arrays(read_stream(io.BytesIO(member("data.pkl")), name, _KNOWN, _storage, _ADVICE), name)
         return _filled(found, lambda storage: member(f"data/{storage.key}"))
 
 
@@ -201,14 +258,19 @@ def _read_stream(source: Source) -> dict[str, np.ndarray]:
     """
     data = source.read()
     stream = io.BytesIO(data)
+    storages: dict[str, _Data] = {}
+
+    def storage(argument: Any) -> _Data:
+        named = _storage(argument)
+        return storages.setdefault(named.key, named)
+
     magic, protocol, system, value, keys = (
-        read_stream(stream, source.name, _KNOWN, _storage if i == 3 else None) for i in range(5)
+        read_stream(stream, source.name, _KNOWN, storage if i == 3 else None, _ADVICE) for i in range(5)
     )
     little = isinstance(system, dict) and any(system.get(key) is True for key in ("little_endian", b"little_endian"))
     if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(keys, list) or not little:
         raise source.error("an archive of PyTorch before 1.6, of a little-endian machine", "something else")
-    found = _listed(value)
-    storages, places, start = {tensor.storage.key: tensor.storage for tensor in found.values()}, {}, stream.tell()
+    found, places, start = named_arrays(value, source.name), {}, stream.tell()
     for key in keys:
         key = key.decode("latin1") if isinstance(key, bytes) else key
         count = int.from_bytes(data[start : start + 8], "little", signed=True)
@@ -222,11 +284,14 @@ def _read_stream(source: Source) -> dict[str, np.ndarray]:
     return _filled(found, lambda storage: places[storage.key])
 
 
-def _filled(found: dict[str, _Tensor], data: Callable[[_Data], bytes]) -> dict[str, np.ndarray]:
+def _filled(found: dict[str, Any], data: Callable[[_Data], bytes]) -> dict[str, np.ndarray]:
     """The tensors as views of their storages, each of which is read once."""
     values: dict[str, np.ndarray] = {}
     arrays = {}
     for name, tensor in found.items():
+        if not isinstance(tensor, _Tensor):
+            arrays[name] = tensor
+            continue
         storage = tensor.storage
         if storage.key not in values:
             values[storage.key] = np.frombuffer(data(storage), storage.dtype)

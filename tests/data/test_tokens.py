@@ -187,6 +187,8 @@ def test_ranks_that_cannot_be_right(tmp_path):
         BytePair({token: rank for token, rank in SINGLE.items() if rank > 1})
     with pytest.raises(fdl.InputError, match="must be different"):
         BytePair(SINGLE, special={"<end>": 7})
+    with pytest.raises(fdl.InputError, match="special: expected names of tokens"):
+        BytePair(SINGLE, special={"": 300})
     with pytest.raises(fdl.InputError, match="No such file"):
         BytePair.read(tmp_path / "none")
     (tmp_path / "ranks").write_text("IQ== 0\nIg= 1\n")
@@ -213,7 +215,9 @@ def test_known_words_come_back(texts):
         assert words.decode(pad([ids], len(ids) + 2)[0][0]) == " ".join(text.split())
 
 
-@pytest.mark.parametrize("make", [lambda: Words("one text"), lambda: Words(["a"], max_size=1)])
+@pytest.mark.parametrize(
+    "make", [lambda: Words("one text"), lambda: Words(["a"], max_size=1), lambda: Words([b"a"]), lambda: Words([None])]
+)
 def test_words_refuse(make):
     with pytest.raises(fdl.InputError, match="Words: "):
         make()
@@ -264,6 +268,47 @@ def test_hugging_face_files(tmp_path):
         tokens.decode([4])
     with pytest.raises(fdl.InputError, match="cannot read"):
         HuggingFace(tmp_path / "none.json")
+
+
+def padded_file(path: Path) -> Path:
+    """As sentence-transformers writes them: padded and cut to 4 ids."""
+    tokenizers: Any = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 7}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.enable_padding(length=4)
+    made.enable_truncation(4)
+    made.save(str(path / "tokenizer.json"))
+    return path
+
+
+def test_hugging_face_pads_and_cuts_only_when_asked(tmp_path):
+    folder = padded_file(tmp_path)
+    assert HuggingFace(folder).encode("a a").tolist() == [7, 7]
+    assert HuggingFace(folder).encode("a " * 600).tolist() == [7] * 600
+    assert HuggingFace(folder, padding=True).encode("a a").tolist() == [7, 7, 0, 0]
+    assert HuggingFace(folder, truncation=True).encode("a " * 600).tolist() == [7] * 4
+    assert HuggingFace(folder, truncation=True).encode("a a").tolist() == [7, 7]
+    assert HuggingFace(folder).vocab_size == 8, "ids may have gaps"
+
+
+def test_hugging_face_refuses(tmp_path):
+    tokens = HuggingFace(padded_file(tmp_path))
+    with pytest.raises(fdl.InputError, match="half a surrogate pair"):
+        tokens.encode("a\ud800")
+    assert tokens.encode("a\0 \U0001f917").dtype == np.int32
+    (tmp_path / "pointer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(fdl.InputError, match="a Git LFS pointer"):
+        HuggingFace(tmp_path / "pointer.json")
+    tokens._tokenizer.save(str(tmp_path / "plain.json"))
+    with pytest.raises(fdl.InputError, match="padding=True, but .* does not say how"):
+        HuggingFace(tmp_path / "plain.json", padding=True)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"ab", ["ab"]])
+@pytest.mark.parametrize("tokens", [Bytes(), Characters("ab"), Words(["ab"]), BytePair(SINGLE)])
+def test_only_text_is_encoded(tokens, text):
+    with pytest.raises(fdl.InputError, match=f"{type(tokens).__name__}: expected a text, got {type(text).__name__}"):
+        tokens.encode(text)
 
 
 def test_hugging_face_says_what_to_install(monkeypatch):

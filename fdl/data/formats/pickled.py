@@ -49,7 +49,11 @@ def read_pickle(source: str | PathLike[str] | bytes | Source, known: Known = KNO
 
 
 def read_stream(
-    stream: io.BytesIO, name: str, known: Known = KNOWN, persistent: Callable[[Any], Any] | None = None
+    stream: io.BytesIO,
+    name: str,
+    known: Known = KNOWN,
+    persistent: Callable[[Any], Any] | None = None,
+    advice: str = "",
 ) -> Any:
     """The next pickle of a stream, which is left just after it; see `read_pickle`.
 
@@ -58,8 +62,9 @@ def read_stream(
       name: of the file, for errors.
       known: the globals it may name.
       persistent: what a persistent id stands for; None = there may be none.
+      advice: for the error about an unknown global.
     """
-    machine = _Machine(name, known, persistent, room=4 * len(stream.getbuffer()))
+    machine = _Machine(name, known, persistent, room=4 * len(stream.getbuffer()), advice=advice)
     with warnings.catch_warnings(), damage(name, "a pickle"):
         warnings.simplefilter("ignore")  # of escape sequences in damaged strings
         for operation, argument, _ in pickletools.genops(stream):
@@ -85,8 +90,10 @@ class _Mark:
 class _Machine:
     """The stack and the memo; `step` carries out one instruction."""
 
-    def __init__(self, name: str, known: Known, persistent: Callable[[Any], Any] | None, room: int) -> None:
-        self.name, self.known, self.persistent, self.room = name, known, persistent, room
+    def __init__(
+        self, name: str, known: Known, persistent: Callable[[Any], Any] | None, room: int, advice: str
+    ) -> None:
+        self.name, self.known, self.persistent, self.room, self.advice = name, known, persistent, room, advice
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.places: dict[int, list[int]] = {}  # id of a value that can still be built -> where the memo has it
@@ -130,7 +137,7 @@ class _Machine:
         if argument not in self.known:
             raise InputError(
                 f"{self.name}: expected a pickle of plain data, got one that names the global {str(argument)[:80]!r}; "
-                "nothing was executed"
+                f"nothing was executed{f'; {self.advice}' if self.advice else ''}"
             )
         self.stack.append(_Global(self.known[argument]))
 

@@ -1,0 +1,80 @@
+"""Named arrays in memory, of whatever library, as arrays of NumPy that a model can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from fdl.errors import InputError
+
+
+class Lazy(Mapping[str, Any]):
+    """Arrays that are read when asked for, so that a model is never in memory twice."""
+
+
+def named(tensors: Any) -> Mapping[str, Any]:
+    """A mapping of mappings as one, names joined by "/"; other mappings as they are.
+
+    Raises:
+      InputError: no mapping, or names that are no text.
+
+    >>> sorted(named({"head": {"kernel": 1.0, "bias": 2.0}}))
+    ['head/bias', 'head/kernel']
+    """
+    if isinstance(tensors, Lazy):
+        return tensors
+    if not isinstance(tensors, Mapping):
+        raise InputError(
+            f"expected a path, or arrays by name as `fdl.pretrained.read` gives them, got {type(tensors).__name__}"
+        )
+    flat: dict[str, Any] = {}
+    for name, value in _flat(tensors):
+        if name in flat:
+            raise InputError(f"expected arrays of different names, got two called {name[:80]!r}")
+        flat[name] = value
+    return flat
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """An array of NumPy, in this machine's byte order, of an array of NumPy, JAX or PyTorch, a number or numbers.
+
+    Raises:
+      InputError: anything else.
+
+    >>> as_array("w", [[1.0, 2.0]]).shape
+    (1, 2)
+    """
+    try:
+        array = np.asarray(_from_torch(value) if type(value).__module__.partition(".")[0] == "torch" else value)
+    except Exception as error:  # whatever a library of arrays raises
+        raise InputError(f"{name[:200]!r}: expected an array, got {type(value).__name__} ({error})") from None
+    if np.ma.is_masked(value):
+        raise InputError(f"{name[:200]!r}: expected an array without masked values, got {np.ma.count_masked(value)}")
+    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        raise InputError(f"{name[:200]!r}: expected an array of numbers, got {type(value).__name__} of {array.dtype}")
+    if array.dtype == np.longdouble:  # which JAX does not know
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _flat(tensors: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise InputError(f"expected names of arrays that are text, got {str(name)[:80]!r}")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}/")
+        else:
+            yield f"{path}{name}", value
+
+
+def _from_torch(value: Any) -> np.ndarray:
+    """A tensor of PyTorch, on any device, with a gradient or without; half precision keeps its dtype."""
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    dtype = str(value.dtype).removeprefix("torch.")
+    if hasattr(ml_dtypes, dtype):  # unknown to NumPy
+        return value.float().numpy().astype(getattr(ml_dtypes, dtype))
+    return value.numpy()
