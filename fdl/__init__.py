@@ -11,11 +11,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fdl import data, initializers, inspect, interop, losses, metrics, models, nn, ops, pretrained, schedules
+    from fdl import (
+        data,
+        initializers,
+        inspect,
+        interop,
+        losses,
+        metrics,
+        models,
+        nn,
+        ops,
+        pretrained,
+        schedules,
+        training,
+    )
     from fdl.core import Layer, Param, abstract, check, fold, init
-    from fdl.errors import InputError
+    from fdl.errors import InputError, Interrupted, NonFiniteError
     from fdl.inspect.summary import summary
     from fdl.rules import by_path, decay_mask
+    from fdl.runs.checkpoints import CheckpointError
     from fdl.runs.fitting import Resume
     from fdl.runs.retention import Keep
     from fdl.surgery import edit
@@ -34,11 +48,13 @@ if TYPE_CHECKING:
 
 _MODULES = (
     "data", "initializers", "inspect", "interop", "losses", "metrics", "models", "nn", "ops", "pretrained", "schedules",
+    "runs", "training",
 )  # fmt: skip
 _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
-    "fdl.errors": ("InputError",),
+    "fdl.errors": ("InputError", "Interrupted", "NonFiniteError"),
     "fdl.inspect.summary": ("summary",),
+    "fdl.runs.checkpoints": ("CheckpointError",),
     "fdl.rules": ("by_path", "decay_mask"),
     "fdl.runs.retention": ("Keep",),
     "fdl.surgery": ("edit",),
@@ -59,11 +75,12 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Ensemble", "Event", "Experiment", "InputError", "Keep", "Layer", "LogUniform", "Outcome", "Param", "Result",
-    "Resume", "SweepResult", "Task", "Uniform", "abstract", "by_path", "check", "data", "decay_mask", "edit",
-    "ema_params", "fold", "init", "initializers", "inspect", "interop", "losses", "make_evaluation", "make_step",
-    "metrics", "models", "nn", "norms", "ops", "pretrained", "random_settings", "run", "schedules", "summary",
-    "supervised", "sweep", "traced", "with_ema", "zipped",
+    "CheckpointError", "Ensemble", "Event", "Experiment", "InputError", "Interrupted", "Keep", "Layer",
+    "LogUniform", "NonFiniteError", "Outcome", "Param", "Result", "Resume", "SweepResult", "Task", "Uniform",
+    "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
+    "inspect", "interop", "losses", "make_evaluation", "make_step", "metrics", "models", "nn", "norms", "ops",
+    "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "training",
+    "with_ema", "zipped",
 ]  # fmt: skip
 
 

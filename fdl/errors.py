@@ -28,15 +28,17 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run between two chunks; what it had done is recorded.
+    """A signal, such as Ctrl-C, stopped the run or sweep between two chunks: `except fdl.Interrupted as stop`.
 
     Args:
       signal: its number, such as `signal.SIGINT`.
+      result: what was trained until then, a `Result` or a `SweepResult` of the members that had begun.
+      folder: where the run is recorded and goes on with `resume=True`; None without one.
     """
 
-    def __init__(self, message: str, signal: int) -> None:
+    def __init__(self, message: str, signal: int, result: Any = None, folder: Any = None) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.signal, self.result, self.folder = signal, result, folder
 
 
 class NonFiniteError(FloatingPointError):

@@ -73,7 +73,7 @@ def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
     from fdl.runs.folder import new_folder
     from fdl.runs.progress import progress, say
     from fdl.runs.published import save
-    from fdl.training.sweep import sweep
+    from fdl.training.sweep import execute
 
     chosen, over = opened.chosen, _checked(opened.chosen)
 
@@ -83,7 +83,7 @@ def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
     name = Path(opened.file).stem
     folder = resumed or new_folder(chosen.runs, name)
     try:
-        result = sweep(
+        result = execute(
             build,
             chosen.config,
             over or None,

@@ -78,7 +78,7 @@ class Conv(_Convolution):
     Call: x [B, H, W, in_channels] -> [B, H', W', out_channels], in x's dtype.
 
     The kernel is [H, W, in / groups, out], as in Flax; PyTorch has [out, in / groups, H, W] and channels first. "SAME"
-    pads as XLA does: see `fdl.ops.conv.conv` for what PyTorch does at larger strides.
+    pads as XLA does: see `fdl.ops.conv` for what PyTorch does at larger strides.
 
     Raises:
       InputError: groups that do not divide the channels, options that are no sizes, an image that does not fit, or is
@@ -124,7 +124,7 @@ class ConvTranspose(_Convolution):
       the stride and "VALID" cuts nothing off.
     Call: x [B, H, W, in_channels] -> [B, H', W', out_channels], in x's dtype.
 
-    The kernel is [H, W, in, out / groups]. See `fdl.ops.conv.conv_transpose` for PyTorch's `ConvTranspose2d`, and for
+    The kernel is [H, W, in, out / groups]. See `fdl.ops.conv_transpose` for PyTorch's `ConvTranspose2d`, and for
     Flax, which applies the kernel flipped.
 
     Raises:

@@ -1,7 +1,7 @@
 """Activations: those of `jax.nn` under one roof, and the gated linear units it lacks.
 
-`sigmoid`, `tanh`, `relu`, `softmax` and the rest are JAX's own functions, so `fdl.ops.relu is jax.nn.relu`. Beware
-that `gelu` is the tanh approximation here (`approximate=True` in JAX), the exact one in PyTorch.
+`sigmoid`, `tanh`, `relu`, `softmax` and the rest are JAX's own functions, so `fdl.ops.activations.relu is jax.nn.relu`.
+Beware that `gelu` is the tanh approximation here (`approximate=True` in JAX), the exact one in PyTorch.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ JOINT_TAPS = 27  # up to 3x3x3 one slice a tap is faster; a 7x7 window that way 
 
 
 def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -> jax.Array:
-    """`fdl.ops.conv.conv` as patches times kernel, over blocks of images or of bands of images."""
+    """`fdl.ops.conv` as patches times kernel, over blocks of images or of bands of images."""
     wide = widen(kernel) if jnp.issubdtype(kernel.dtype, jnp.floating) else kernel
     height, *width = window.positions(x.shape[1:-1])
     taps, channels = math.prod(window.size), x.shape[-1]

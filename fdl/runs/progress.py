@@ -147,11 +147,13 @@ class Bar(Tracker):
         return Group(line, Text(self.values(self.metrics), no_wrap=True, overflow="ellipsis"))
 
 
-def progress(name: str, total: int, steps_per_epoch: int, opening: str = ", compiling") -> Bar | Lines:
-    """The display that suits standard output: a context manager, and a watcher of the run."""
-    console = _terminal()
+def progress(
+    name: str, total: int, steps_per_epoch: int, opening: str = ", compiling", file: TextIO | None = None
+) -> Bar | Lines:
+    """The display that suits a file, by default standard output: a context manager, and a watcher of the run."""
+    console = _terminal(file)
     if console is None:
-        return Lines(name, total, steps_per_epoch, sys.stdout, opening)
+        return Lines(name, total, steps_per_epoch, file or sys.stdout, opening)
     return Bar(name, total, steps_per_epoch, console)
 
 
@@ -185,11 +187,17 @@ def say(file: TextIO, text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _terminal() -> Any:
-    """A console where standard output can redraw lines, otherwise None; rich is imported for the former only."""
-    if sys.stdout is None or not sys.stdout.isatty():
+def watched() -> TextIO | None:
+    """The terminal that somebody watches: standard output, or standard error where that goes to a file; or None."""
+    return next((file for file in (sys.stdout, sys.stderr) if _terminal(file) is not None), None)
+
+
+def _terminal(file: TextIO | None = None) -> Any:
+    """A console where the file (standard output) can redraw lines, otherwise None; only then is rich imported."""
+    file = sys.stdout if file is None else file
+    if not getattr(file, "isatty", lambda: False)():  # None without a console, and notebooks replace it
         return None
     from rich.console import Console
 
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=file, highlight=False)
     return console if console.is_terminal and not console.is_dumb_terminal else None

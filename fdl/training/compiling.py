@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from threading import get_ident
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 
-T = TypeVar("T")
+from fdl.training.executable_cache import compile_once, lower
+
 HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -22,7 +22,7 @@ class Program(NamedTuple):
       name: "chunk", or "evaluate/<set>".
       seconds_trace: from Python to StableHLO.
       seconds_compile: from there to machine code, or to reading it from the cache.
-      cache_hit: whether it came from the persistent compilation cache.
+      cache_hit: whether it was compiled before: in this process, or in another one that shares the persistent cache.
       flops: of one pass, before optimisation; the body of a loop counts once: for a chunk, one step.
       steps: passes of the body that a whole run takes.
       bytes_arguments, bytes_temporaries: memory while it runs.
@@ -41,17 +41,16 @@ class Program(NamedTuple):
 def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: int = 1, **options: Any) -> Any:
     """`(executable, Program)` of `jax.jit(function, **options)` for these arguments."""
     started = time.perf_counter()
-    lowered = jax.jit(function, **options).lower(*arguments)
+    lowered = lower(function, *arguments, **options)
     traced = time.perf_counter()
     hits = _hits[get_ident()]
-    cost = later(lowered.cost_analysis)
-    executable = lowered.compile()
+    executable, known = compile_once(lowered, measured=True)
     done = time.perf_counter()
-    flops = (cost.result() or {}).get("flops", 0.0)
-    memory = executable.memory_analysis()
+    memory = executable.call.memory_analysis()
     sizes = [int(getattr(memory, f"{kind}_size_in_bytes", 0)) for kind in ("argument", "temp")]
-    record = Program(name, traced - started, done - traced, _hits[get_ident()] > hits, float(flops), steps, *sizes)
-    return executable, record
+    hit = known or _hits[get_ident()] > hits
+    record = Program(name, traced - started, done - traced, hit, executable.flops, steps, *sizes)
+    return executable.call, record
 
 
 def compiled_quickly(lowered: Any) -> Any:
@@ -60,19 +59,13 @@ def compiled_quickly(lowered: Any) -> Any:
     Initial values make such programs: random numbers are long ones. The bits are the same; with level 0 they are not.
     """
     if jax.default_backend() != "cpu":
-        return lowered.compile()
+        return compile_once(lowered)[0].call
     try:
-        return lowered.compile({"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False})
+        return compile_once(lowered, {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False})[
+            0
+        ].call
     except jax.errors.JaxRuntimeError:  # options of XLA come and go
-        return lowered.compile()
-
-
-def later(call: Callable[[], T]) -> Future[T]:
-    """What will be `call()`, on a thread: compiling leaves Python free to trace the next program."""
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(call)
-    pool.shutdown(wait=False)
-    return future
+        return compile_once(lowered)[0].call
 
 
 _hits = Counter[int]()  # by thread: programs may compile side by side

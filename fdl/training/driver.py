@@ -209,7 +209,8 @@ class Driver:
 
         Raises:
           NonFiniteError: the loss of a run is not finite. Members of a sweep go on: they do not touch each other.
-          Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved.
+          Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved. It has as its `result`
+            the `Trained` until then.
           CheckpointError: a checkpoint could not be written; the one before it is still there.
         """
         self.started = self.read = time.perf_counter()
@@ -242,8 +243,9 @@ class Driver:
             if self.feed is not None:
                 self.feed.close()
         if step < self.total and self.stopped_at is None:
-            raise Interrupted(f"stopped after step {step} of {self.total}", self.interrupted())
-        return self._trained()
+            message = f"stopped after step {step} of {self.total}"
+            raise Interrupted(message, self.interrupted(), self._trained(step))
+        return self._trained(step)
 
     def _seconds(self) -> float:
         """Of training until now, in the sessions before this one as well."""
@@ -344,7 +346,8 @@ class Driver:
         for hook in self.hooks:
             hook(Event(step, self.total, members, latest, lambda: self.programs.finish(self.carry.train, self.hyper)))
 
-    def _trained(self) -> Trained:
+    def _trained(self, step: int) -> Trained:
+        """What there is after `step` steps."""
         jax.block_until_ready(self.carry)
         steps = {name: series.steps.copy() for name, series in self.history.items()}
         history = {name: series.values.copy() for name, series in self.history.items()}
@@ -355,7 +358,7 @@ class Driver:
             last, best = (params, state), (self.best.params, self.best.state)
             params, state = jax.tree.map(partial(_where_found, best_step > 0), best, last)
         waited = None if self.feed is None else self.feed.waited
-        every = (params, state, history, steps, self.ended, best_step)
+        every = (params, state, history, steps, np.minimum(self.ended, step), best_step)
         compiled = self.programs.seconds, self.programs.records
         return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, *compiled)
 

@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from fdl.data.stream import Stream
 from fdl.errors import InputError, did_you_mean
-from fdl.training.compiling import Program, compiled, compiled_quickly, later
+from fdl.training.compiling import Program, compiled, compiled_quickly
+from fdl.training.executable_cache import compile_once, later, lower
 from fdl.training.experiment import Experiment
 from fdl.training.programs import (
     TOGETHER,
@@ -71,6 +72,7 @@ class Programs:
         self.stops = stops or recipe.experiment.patience is not None
         self.records: tuple[Program, ...] = ()
         self._halve: Any = None
+        self._evaluated: Any = None
         self._place()
         experiment = recipe.experiment
         dataset, total = experiment.dataset, experiment.total_steps()
@@ -89,13 +91,20 @@ class Programs:
         """Stops all members but the `keep` best, see `selection.halve`; and who has stopped."""
         if self._halve is None:
             function = partial(halve, mode=self.recipe.experiment.mode)
-            self._halve = jax.jit(function, donate_argnums=0, out_shardings=self._shared())
+            shape = best, np.int32(keep), np.int32(members)
+            lowered = lower(function, *shape, donate_argnums=0, out_shardings=self._shared())
+            self._halve = compile_once(lowered)[0].call
         best = self._halve(best, np.int32(keep), np.int32(members))
         return best, jnp.copy(best.stopped)
 
     def finish(self, now: TrainState, hyper: Hyper) -> Any:
         """The parameters that evaluation uses: those of the train state, or an average."""
-        return now.params if self.recipe.experiment.eval_params is None else self._evaluated(now, hyper)
+        recipe = self.recipe
+        if recipe.experiment.eval_params is None:
+            return now.params
+        if self._evaluated is None:
+            self._evaluated = self._once(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0), now, hyper)
+        return self._evaluated(now, hyper)
 
     def _place(self) -> None:
         """Every array on the device once, however many views of it there are."""
@@ -121,8 +130,7 @@ class Programs:
         if experiment.dataset.streamed:
             one = experiment.dataset.arrays
             arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape[1:]), x.dtype), one)
-        self._evaluated = self._jit(lambda now, hyper: evaluated_params(recipe.at(hyper), now), (0, 0))
-        init = self._jit(partial(init_carry, recipe), (0, 0)).lower(key, hyper)
+        init = self._lowered(partial(init_carry, recipe), (0, 0), key, hyper)
         self._init = later(partial(compiled_quickly, init))
         carry = init.out_info
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[key.ndim :], x.dtype), carry)
@@ -157,8 +165,8 @@ class Programs:
             experiment = at(hyper)
             return start(evaluated_params(experiment, now), now.state, experiment.mode)
 
-        self._start = self._jit(begin, (0, 0))
-        best = jax.eval_shape(self._start, now, hyper)
+        lowered = self._lowered(begin, (0, 0), now, hyper)
+        self._start, best = compile_once(lowered)[0].call, lowered.out_info
         sums = self.evaluations[set_name][0].out_info[0]
         arguments = (best, sums, np.int32(0), now, hyper)
         return self._compiled("select", choose, (0, 0, None, 0, 0), *arguments, donate_argnums=0)
@@ -184,8 +192,11 @@ class Programs:
         """How the members are divided: said of every output, as XLA chooses another way for arrays without elements."""
         return None if self.mesh is None else NamedSharding(self.mesh, P("members"))
 
-    def _jit(self, function: Callable[..., Any], axes: Any, **options: Any) -> Any:
-        return jax.jit(self._lift(function, axes), out_shardings=self._shared(), **options)
+    def _lowered(self, function: Callable[..., Any], axes: Any, *arguments: Any) -> Any:
+        return lower(self._lift(function, axes), *arguments, out_shardings=self._shared())
+
+    def _once(self, function: Callable[..., Any], axes: Any, *arguments: Any) -> Any:
+        return compile_once(self._lowered(function, axes, *arguments))[0].call
 
     def _lift(self, function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:
         """The function of one run as that of many: axis 0 of these arguments counts them, the others are shared."""

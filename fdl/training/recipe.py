@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fdl.core import abstract_key
 from fdl.data.conversion import TracedDataError
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
+from fdl.training.fields import described, is_options, leaves, replaced, value_at
 
 TRACED_PARTS = ("task", "optimizer", "augment", "eval_params", "monitor", "trainable")
 Hyper = dict[str, jax.Array]
@@ -40,12 +42,12 @@ class Recipe:
         """The experiment with these values of the traced fields; only its pure functions are new."""
         if not self.traced or self.build is None:
             return self.experiment
-        again = self.build(dataclasses.replace(self.config, **hyper))
+        again = self.build(replaced(self.config, hyper))
         return dataclasses.replace(self.experiment, **{name: getattr(again, name) for name in TRACED_PARTS})
 
     def values(self) -> Hyper:
         """The traced fields as the scalars that programs get."""
-        return {name: weak(getattr(self.config, name)) for name in self.traced}
+        return {name: weak(value_at(self.config, name)) for name in self.traced}
 
 
 def weak(value: float) -> jax.Array:
@@ -59,16 +61,20 @@ def weak_column(values: list[float]) -> jax.Array:
 
 
 def traced_fields(config: Any) -> tuple[str, ...]:
-    """The fields of a config that hold a Python float, and the integers that are declared `fdl.traced`."""
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    """The fields of a config that hold a Python float, and the integers that are declared `fdl.traced`.
+
+    Those of dataclasses inside of it as well, by their dotted names.
+    """
+    if not is_options(config):
         return ()
+    fields = dict(described(config))
 
-    def traced(f: Any) -> bool:
-        value = getattr(config, f.name)
-        declared = isinstance(value, int) and not isinstance(value, bool) and "traced" in f.metadata
-        return isinstance(value, float) or declared
+    def traced(name: str, value: Any) -> bool:
+        declared = "traced" in fields[name].metadata and isinstance(value, int) and not isinstance(value, bool)
+        number = isinstance(value, float) and not isinstance(value, enum.Enum)
+        return fields[name].init and (number or declared)
 
-    return tuple(f.name for f in dataclasses.fields(config) if traced(f))
+    return tuple(name for name, value in leaves(config) if traced(name, value))
 
 
 @dataclass(frozen=True)

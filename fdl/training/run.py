@@ -15,13 +15,15 @@ import jax
 import numpy as np
 
 from fdl.data.fingerprint import fingerprint
-from fdl.errors import InputError, NonFiniteError
+from fdl.errors import InputError, Interrupted, NonFiniteError
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.fitting import AS_IT_IS, Resume, table
 from fdl.runs.folder import RunFolder
-from fdl.training.driver import Driver, Hook, Result, Watcher
+from fdl.training.display import Display, check_display, shown
+from fdl.training.driver import Driver, Hook, Result, Trained, Watcher
 from fdl.training.executables import Programs
 from fdl.training.experiment import Experiment
+from fdl.training.members import check_count, check_hooks
 from fdl.training.recipe import Recipe, settled, traced_fields
 from fdl.training.rehearsal import rehearse
 
@@ -35,6 +37,7 @@ def run(
     resume: bool | Resume = False,
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
+    display: Display = None,
 ) -> Result:
     """Trains, and returns a `Result`. The same arguments give the same bits, whatever `chunk` is.
 
@@ -47,20 +50,24 @@ def run(
         the same bits as if nothing had happened. `fdl.Resume(...)` does that where the experiment has changed.
       chunk: steps between two looks from the host; None adapts to about a second.
       hooks: called with an `Event` after every chunk; the device waits for them.
+      display: how far the run is: steps, loss, evaluations, the time left. None shows that on a terminal and in a
+        notebook, True anywhere, False never. Or your own, as for `fdl.sweep`. The result does not depend on it.
 
     Raises:
       InputError: anything that can be known to be wrong before compiling.
       NonFiniteError: a FloatingPointError: the loss is no longer finite. Says at which step, and in its notes where in
         the model, forward or backward, and in which rows it began; `folder` then has repro.npz and repro.py, which
         take that step again, alone.
-      Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is done, recorded and saved.
+      Interrupted: a KeyboardInterrupt: after Ctrl-C or SIGTERM, once the chunk in progress is done, recorded and saved.
+        Its `result` is the `Result` until then, its `folder` that of the run.
       CheckpointError: a checkpoint could not be written; the one before it is still there.
     """
     build = None
     if callable(experiment):
         build, experiment = experiment, experiment(config)
     options: Any = {"seed": seed, "folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks}
-    return execute(experiment, build=build, config=config, **options)
+    with told_how_to_go_on("fdl.run", folder):
+        return execute(experiment, build=build, config=config, display=display, **options)
 
 
 def execute(
@@ -75,18 +82,21 @@ def execute(
     hooks: Sequence[Hook] = (),
     watchers: Sequence[Watcher] = (),
     tell: Callable[[str], None] = lambda line: None,
+    display: Display = False,
 ) -> Result:
     """`run`, with watchers beside the hooks: the device does not wait for them; `tell` gets what a user should know."""
     if not isinstance(experiment, Experiment):
         raise InputError(f"run: expected an fdl.Experiment, got {type(experiment).__name__}")
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        raise InputError(f"run: chunk: expected a whole number >= 1, got {chunk!r}")
+    check_count("run: chunk", chunk)
+    check_hooks(hooks)
     key = run_key(seed)
+    check_display(display)
     rehearse(experiment)
     recipe = Recipe(experiment, build, config, () if build is None else traced_fields(config))
 
     def train(watchers: Sequence[Watcher], files: RunFolder | None) -> Result:
-        with interruptible() as interrupted:
+        with shown(display, "run", experiment) as watch, interruptible() as interrupted, results():
+            watchers = (*watchers, watch)
             programs, _ = settled(recipe, lambda recipe: Programs(recipe, key, recipe.values(), chunk))
             hyper = programs.recipe.values()
             if files is None:
@@ -109,6 +119,32 @@ def execute(
         result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info})
         return result
+
+
+@contextmanager
+def results() -> Iterator[None]:
+    """Makes of what a driver had trained when it was interrupted the `Result` that a user gets."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.result = stop.result.result() if isinstance(stop.result, Trained) else stop.result
+        raise
+
+
+@contextmanager
+def told_how_to_go_on(function: str, folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Adds to what interrupted a run or sweep where its result and its folder are, and how it goes on from Python."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.folder = None if folder is None else Path(folder)
+        told = [str(stop)]
+        if stop.result is not None:
+            told.append("the result so far is `.result` of this exception")
+        if folder is not None:
+            told.append(f"recorded in {folder}: {function}(..., folder={os.fspath(folder)!r}, resume=True) goes on")
+        stop.args = ("; ".join(told),)
+        raise
 
 
 @contextmanager

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import itertools
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.data.fingerprint import fingerprint
-from fdl.errors import InputError, did_you_mean
+from fdl.errors import InputError, Interrupted
 from fdl.runs.fitting import Resume
 from fdl.runs.folder import RunFolder
 from fdl.runs.manifest import config_hash
+from fdl.training.display import Display, check_display, shown
 from fdl.training.driver import Driver, Hook, Trained, Watcher
 from fdl.training.executables import Programs, side_by_side
 from fdl.training.experiment import Experiment
+from fdl.training.fields import leaves, replaced, value_at
+from fdl.training.members import Member, Over, check_count, check_devices, check_hooks, check_seeds, expand
 from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, weak_column
 from fdl.training.rehearsal import rehearse
 from fdl.training.rewind import Moment
-from fdl.training.run import continued, interruptible, run_key
+from fdl.training.run import continued, interruptible, run_key, told_how_to_go_on
 from fdl.training.sweep_result import Bucket, SweepResult
-
-Display = Callable[[Experiment, int], AbstractContextManager[Watcher]]
-Over = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 
 
 def sweep(
@@ -48,7 +46,7 @@ def sweep(
     max_members: int | None = None,
     halving: int | None = None,
     tell: Callable[[str], None] | None = None,
-    display: Display | None = None,
+    display: Display = None,
 ) -> SweepResult:
     """Trains a member for every setting and seed; those that share a program train side by side in it.
 
@@ -73,7 +71,8 @@ def sweep(
         2016). Better is what `select` of the experiment says. The members of a program compete with each other.
       tell: gets a line for each program before it starts, for each field that could not be traced, and for how the
         first member of a block failed whose loss was no longer finite.
-      display: (experiment, members) -> context manager of a watcher, entered for every block of members.
+      display: as for `fdl.run`: None, True, False, or (experiment, members) -> a watcher, or a context manager of one,
+        entered for every block of members. A watcher is called with (steps, {name: values [members, n]}).
 
     Floats are arguments of the program. Fields of another type, and floats that `build` turns into a Python number or a
     branch, make a program for each of their values.
@@ -81,6 +80,7 @@ def sweep(
     Raises:
       InputError: no such field, no value, a seed that is none; a swept float that the data depends on; what `fdl.run`
         refuses.
+      Interrupted: a KeyboardInterrupt, as of `fdl.run`; its `result` has the members that had begun.
 
     >>> from dataclasses import dataclass
     >>> import fdl, optax
@@ -97,22 +97,38 @@ def sweep(
 
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
+    options = {"folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks, "devices": devices}
+    options |= {"max_members": max_members, "halving": halving, "tell": tell, "display": display}
+    with told_how_to_go_on("fdl.sweep", folder):
+        return execute(build, config, over, seeds, **options)
+
+
+def execute(
+    build: Callable[[Any], Experiment],
+    config: Any,
+    over: Over | None,
+    seeds: Sequence[int],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool | Resume = False,
+    devices: Sequence[Any] | None = None,
+    tell: Callable[[str], None] | None = None,
+    **options: Any,
+) -> SweepResult:
+    """`sweep`, without advice for Python in the message of an `Interrupted`."""
     settings = expand(config, over)
-    members = [Member(dataclasses.replace(config, **setting), setting, seed) for setting in settings for seed in seeds]
-    if not members:
-        raise InputError("sweep: expected at least one seed, got none")
-    for seed in seeds:
-        run_key(seed)  # refuses what is none before anything starts
-    say, where = tell or (lambda line: None), list(jax.devices() if devices is None else devices)
-    options = _Options(build, chunk, hooks, where, max_members, halving, resume, say, display, None)
+    check_seeds(seeds)
+    members = [Member(replaced(config, setting), setting, int(seed)) for setting in settings for seed in seeds]
+    where = list(jax.devices()) if devices is None else check_devices(devices)
+    chosen = _Options(build, devices=where, resume=resume, say=tell or (lambda line: None), files=None, **options)
     if folder is None:
         if resume:
             raise InputError("sweep: resume needs the folder of the sweep")
-        return _trained(members, options)
-    told = {"seeds": list(seeds), "settings": config_hash(settings)}
+        return _trained(members, chosen)
+    told = {"seeds": [int(seed) for seed in seeds], "settings": config_hash(settings)}
     with RunFolder(folder, config=config, seed=told, resume=bool(resume)) as files:
         files.note(over=over)
-        result = _trained(members, dataclasses.replace(options, files=files))
+        result = _trained(members, dataclasses.replace(chosen, files=files))
         result.to_csv(files.path / "members.csv")
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
@@ -133,21 +149,22 @@ class _Options:
     halving: int | None
     resume: bool | Resume
     say: Callable[[str], None]
-    display: Display | None
+    display: Display
     files: RunFolder | None
 
     def __post_init__(self) -> None:
-        if not self.devices:
-            raise InputError("sweep: devices is an empty list; None means all there are")
-        halving = self.halving
-        if halving is not None and (isinstance(halving, bool) or not isinstance(halving, int) or halving < 2):
-            raise InputError(f"sweep: halving: expected a whole number >= 2, got {halving!r}")
+        for name, least in (("chunk", 1), ("max_members", 1), ("halving", 2)):
+            check_count(f"sweep: {name}", getattr(self, name), least)
+        check_display(self.display)
+        check_hooks(self.hooks)
+        if not callable(self.build):
+            raise InputError(f"sweep: build: expected a function of the config, got {self.build!r}")
 
 
 def _trained(members: list[Member], options: _Options) -> SweepResult:
     """Program after program."""
     results: list[Bucket] = []
-    everything = frozenset(traced_fields(members[0].config))
+    everything = frozenset(name for member in members for name in traced_fields(member.config))
     groups = _grouped(members, everything)
     options.say(f"{len(members)} members, {len(groups)} program{'s' * (len(groups) > 1)}")
     queue = [(list(numbers), everything) for numbers in groups]
@@ -155,7 +172,7 @@ def _trained(members: list[Member], options: _Options) -> SweepResult:
         numbers, floats = queue.pop(0)
         group = _Group(options, [members[i] for i in numbers], numbers, floats)
         bad = group.compile()
-        split = [each for each in bad if len({getattr(members[i].config, each.field) for i in numbers}) > 1]
+        split = [each for each in bad if len({value_at(members[i].config, each.field) for i in numbers}) > 1]
         if split:
             for each in split:
                 options.say(f"sweep: {each}")
@@ -166,62 +183,20 @@ def _trained(members: list[Member], options: _Options) -> SweepResult:
         options.say(f"{name}: {len(numbers)} member{'s' * (len(numbers) > 1)}, {group.sharing()}")
         if options.files is not None:
             options.files.share(**{f"data of {name}": group.fingerprint()})
-        results.append(group.train(name.replace(" ", "-")))
+        try:
+            results.append(group.train(name.replace(" ", "-")))
+        except Interrupted as stop:
+            stop.result = SweepResult.of(members, [*results, *([] if stop.result is None else [stop.result])])
+            raise
     return SweepResult.of(members, results)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run of a sweep: its config, what of it is swept, its seed."""
-
-    config: Any
-    setting: Mapping[str, Any]
-    seed: int
-
-
-def expand(config: Any, over: Over | None) -> list[dict[str, Any]]:
-    """The settings that `over` spells, each {field: value}.
-
-    Raises:
-      InputError: a field that the config lacks, no values, a value of another type than the field's.
-    """
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise InputError(f"sweep: config: expected an instance of a dataclass, got {config!r}")
-    if over is None:
-        return [{}]
-    if isinstance(over, Mapping):
-        for name, values in over.items():
-            if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
-                raise InputError(f"sweep: {name}: expected a list of values, got {values!r}")
-        settings = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
-    else:
-        settings = [dict(setting) for setting in over]
-    if not settings:
-        raise InputError("sweep: over is an empty list; None means the config alone")
-    fields = [f.name for f in dataclasses.fields(config)]
-    return [{name: _fitting(config, fields, name, value) for name, value in setting.items()} for setting in settings]
-
-
-def _fitting(config: Any, fields: list[str], name: str, value: Any) -> Any:
-    if name not in fields:
-        raise InputError(f"sweep: the config has no field {name!r}{did_you_mean(name, fields)}")
-    value = value.item() if isinstance(value, np.generic) else value
-    before = getattr(config, name)
-    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if before is not None and type(value) is not type(before):
-        raise InputError(f"sweep: {name}: expected a {type(before).__name__} such as {before!r}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"sweep: {name}: expected a finite number, got {value}")
-    return value
 
 
 def _grouped(members: Sequence[Member], floats: frozenset[str]) -> list[list[int]]:
     """The numbers of the members that differ in nothing but seeds and traced floats."""
     groups: dict[str, list[int]] = {}
     for number, member in enumerate(members):
-        fixed = {f.name: getattr(member.config, f.name) for f in dataclasses.fields(member.config)}
-        name = repr({key: value for key, value in fixed.items() if key not in floats})
+        traced = floats & {*traced_fields(member.config)}  # an Optional field may hold None
+        name = repr({key: value for key, value in leaves(member.config) if key not in traced})
         groups.setdefault(name, []).append(number)
     return list(groups.values())
 
@@ -238,7 +213,7 @@ class _Group:
                 raise InputError(f"build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
         self.reports = [experiment.reports for experiment in experiments]
         config = members[0].config
-        traced = tuple(f.name for f in dataclasses.fields(config) if f.name in floats)
+        traced = tuple(name for name in traced_fields(config) if name in floats)
         self.recipe = Recipe(experiments[0], options.build, config, traced)
         if options.halving is not None and self.recipe.experiment.select is None:
             raise InputError("sweep: halving needs Experiment(select=...): it says which members are better")
@@ -271,8 +246,15 @@ class _Group:
     def train(self, name: str) -> Bucket:
         """Block after block through the same executables; checkpoints are those of `name`."""
         with interruptible() as interrupted:
-            blocks = range(0, len(self.members), self.block)
-            done = [self._train_block(first, name, interrupted) for first in blocks]
+            done: list[Trained] = []
+            for first in range(0, len(self.members), self.block):
+                try:
+                    done.append(self._train_block(first, name, interrupted))
+                except Interrupted as stop:
+                    done += [] if stop.result is None else [stop.result]
+                    begun = self.numbers[: len(done) * self.block]
+                    stop.result = Bucket(tuple(begun), self.block, tuple(done)) if done else None
+                    raise
         return Bucket(tuple(self.numbers), self.block, tuple(done))
 
     def _train_block(self, first: int, name: str, interrupted: Callable[[], int]) -> Trained:
@@ -281,9 +263,8 @@ class _Group:
         more: Any = {"reports": [self.reports[i] for i in self._rows(first)], "rungs": self._rungs()}
         watchers: list[Watcher] = [] if files is None else [files.latest]
         with ExitStack() as stack:
-            if options.display is not None:
-                count = min(self.block, len(self.members) - first)
-                watchers.append(stack.enter_context(options.display(experiment, count)))
+            count = min(self.block, len(self.members) - first)
+            watchers.append(stack.enter_context(shown(options.display, "sweep", experiment, count)))
             saved = None
             if files is not None:
                 saved = stack.enter_context(closing(files.checkpoints(name, f"block-{first // self.block + 1}")))
@@ -363,7 +344,7 @@ class _Group:
     def _block(self, recipe: Recipe, first: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Keys and floats of the members from `first` on."""
         rows = self._rows(first)
-        hyper = {name: weak_column([getattr(self.members[i].config, name) for i in rows]) for name in recipe.traced}
+        hyper = {name: weak_column([value_at(self.members[i].config, name) for i in rows]) for name in recipe.traced}
         return jnp.stack([run_key(self.members[i].seed) for i in rows]), hyper
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,11 @@ class SweepResult:
 
     @classmethod
     def of(cls, members: Sequence[Any], buckets: Sequence[Bucket]) -> SweepResult:
-        """The members of all buckets, brought together."""
+        """The members of all buckets, brought together; those that an interrupted sweep had not begun are left out."""
+        begun = sorted(number for bucket in buckets for number in bucket.numbers)
+        places = {number: place for place, number in enumerate(begun)}
+        members = [members[number] for number in begun]
+        buckets = [replace(each, numbers=tuple(places[number] for number in each.numbers)) for each in buckets]
         results: dict[int, Result] = {}
         failed = np.zeros(len(members), int)
         for bucket in buckets:
