@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
-from fdl.errors import InputError, did_you_mean
+from fdl.commands.values import values
+from fdl.errors import InputError
 from fdl.runs.manifest import cores
 from fdl.runs.options import Option
 
@@ -27,6 +26,7 @@ its cores (JAX_NUM_CPU_DEVICES=1 leaves them to one device).
                        log:1e-4..1e-1:8 eight values, equal steps on a logarithmic scale
                        lin:0..0.5:6     six values, equal steps
                        log:1e-4..1e-1   any value between, with --random
+                       (64,),(64, 64)   of a tuple; optim.learning_rate=... of a nested field
   --random N           N settings drawn at random from what --over names (Bergstra & Bengio,
                        2012), in place of every combination
   --zip                the first values of every --over, then the second ones, ...
@@ -53,7 +53,6 @@ OPTIONS = (
     Option("save", str, "", "Write the figures of each setting to this JSON file as well."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
 )
-RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+?)(?::(\d+))?")
 
 
 def main(arguments: list[str], resumed: Path | None = None, how: Any = True) -> int:
@@ -137,67 +136,6 @@ def settings(chosen: Any) -> Any:
     if endless:
         raise InputError(f"fdl sweep: --over {endless[0]}: how many values? log:1e-4..1e-1:8 has eight; or --random N")
     return zipped(over) if chosen.zip else over
-
-
-def values(config: Any, over: list[str]) -> dict[str, Any]:
-    """{field: values} of what was typed, each value in the type of its field; a range without a count as `Uniform`.
-
-    Raises:
-      InputError: no FIELD=VALUES, no such field, a field twice, a value that is none.
-    """
-    fields = [field.name for field in dataclasses.fields(config)]
-    found: dict[str, Any] = {}
-    for text in over:
-        typed, equals, spelled = text.partition("=")
-        name = typed.strip().replace("-", "_")
-        if not equals:
-            raise InputError(f"fdl sweep: --over: expected FIELD=VALUES, got {text!r}")
-        if name not in fields:
-            raise InputError(f"fdl sweep: --over: the config has no field {name!r}{did_you_mean(name, fields)}")
-        if name in found:
-            raise InputError(f"fdl sweep: --over: {name} is given twice; list all its values in one --over")
-        found[name] = _values(name, spelled, getattr(config, name))
-    return found
-
-
-def _values(name: str, spelled: str, before: Any) -> Any:
-    from fdl.training.settings import LogUniform, Uniform
-
-    match = RANGE.fullmatch(spelled)
-    if match is None:
-        return [_value(name, part.strip(), before) for part in spelled.split(",")]
-    kind, low, high = match[1], _number(name, match[2]), _number(name, match[3])
-    if not isinstance(before, float):
-        raise InputError(f"fdl sweep: --over {name}: a range is for floats, {name} is a {type(before).__name__}")
-    if match[4] is None:
-        return LogUniform(low, high) if kind == "log" else Uniform(low, high)
-    count = int(match[4])
-    if count < 2 or low >= high or (kind == "log" and low <= 0):
-        raise InputError(f"fdl sweep: --over {name}={spelled}: expected low < high (log: above 0) and 2 values or more")
-    if kind == "lin":
-        return [low + (high - low) * i / (count - 1) for i in range(count)]
-    return [math.exp(math.log(low) + math.log(high / low) * i / (count - 1)) for i in range(count)]
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"fdl sweep: --over {name}: expected a number, got {text!r}") from None
-
-
-def _value(name: str, text: str, before: Any) -> Any:
-    if isinstance(before, bool):
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-    elif isinstance(before, float):
-        return _number(name, text)
-    elif isinstance(before, int):
-        if re.fullmatch(r"[+-]?\d+", text):
-            return int(text)
-    elif isinstance(before, str):
-        return text
-    raise InputError(f"fdl sweep: --over {name}: expected a {type(before).__name__} such as {before!r}, got {text!r}")
 
 
 def _show(result: Any) -> None:

@@ -22,10 +22,11 @@ class Program(NamedTuple):
       name: "chunk", or "evaluate/<set>".
       seconds_trace: from Python to StableHLO.
       seconds_compile: from there to machine code, or to reading it from the cache.
-      cache_hit: whether it was compiled before: in this process, or in another one that shares the persistent cache.
+      cache_hit: whether it came from the persistent compilation cache.
       flops: of one pass, before optimisation; the body of a loop counts once: for a chunk, one step.
       steps: passes of the body that a whole run takes.
       bytes_arguments, bytes_temporaries: memory while it runs.
+      reused: whether this process had compiled it before, for another run.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Program(NamedTuple):
     steps: int
     bytes_arguments: int
     bytes_temporaries: int
+    reused: bool = False
 
 
 def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: int = 1, **options: Any) -> Any:
@@ -48,8 +50,8 @@ def compiled(name: str, function: Callable[..., Any], *arguments: Any, steps: in
     done = time.perf_counter()
     memory = executable.call.memory_analysis()
     sizes = [int(getattr(memory, f"{kind}_size_in_bytes", 0)) for kind in ("argument", "temp")]
-    hit = known or _hits[get_ident()] > hits
-    record = Program(name, traced - started, done - traced, hit, executable.flops, steps, *sizes)
+    hit = _hits[get_ident()] > hits
+    record = Program(name, traced - started, done - traced, hit, executable.flops, steps, sizes[0], sizes[1], known)
     return executable.call, record
 
 

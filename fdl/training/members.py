@@ -50,8 +50,6 @@ def expand(config: Any, over: Over | None) -> list[dict[str, Any]]:
     if not over:
         raise InputError("sweep: over is an empty list; None means the config alone")
     settings = [{name: _fitted(config, name, value) for name, value in setting.items()} for setting in over]
-    if any(setting.keys() != settings[0].keys() for setting in settings):
-        raise InputError(f"sweep: over: every setting must have the same fields, got {_first_two(settings)}")
     _refuse_repeated("over", [dict(sorted(setting.items())) for setting in settings])
     return settings
 
@@ -75,11 +73,6 @@ def _refuse_repeated(name: str, values: list[Any]) -> None:
                 f"sweep: {name}: {value!r} is given twice; more seeds of a setting come with seeds=range(8)"
             )
         spelled.add(repr(value))
-
-
-def _first_two(settings: list[dict[str, Any]]) -> str:
-    other = next(setting for setting in settings if setting.keys() != settings[0].keys())
-    return f"{[*settings[0]]} and {[*other]}"
 
 
 def _fitted(config: Any, name: str, value: Any) -> Any:
@@ -157,7 +150,7 @@ def spelled(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     if isinstance(kind, type) and typing.get_origin(kind) is None:
-        return f"{'an' if kind.__name__[0].lower() in 'aeiou' else 'a'} {kind.__name__}"
+        return f"a {kind.__name__}"
     return f"a value of type {str(kind).replace('typing.', '')}"
 
 

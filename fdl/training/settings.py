@@ -62,11 +62,12 @@ def random_settings(over: Mapping[str, Any], count: int, seed: int = 0) -> list[
 
     Args:
       over: {field: `Uniform`, `LogUniform`, or a list to choose from}.
-      count: how many settings.
+      count: how many settings, each different from the others.
       seed: other settings for another seed; fewer settings are the beginning of more.
 
     Raises:
-      InputError: no fields, no such distribution, an empty list, a count below 1.
+      InputError: no fields, no such distribution, an empty list, a count below 1, or above the number of different
+        settings.
 
     Reference: Bergstra & Bengio, Random search for hyper-parameter optimization, 2012.
     """
@@ -74,8 +75,16 @@ def random_settings(over: Mapping[str, Any], count: int, seed: int = 0) -> list[
         raise InputError(f"random_settings: count: expected a whole number >= 1, got {count!r}")
     if not over:
         raise InputError("random_settings: expected {field: distribution}, got no field")
-    rng = np.random.default_rng(seed)
-    return [{name: _drawn(name, values, rng) for name, values in over.items()} for _ in range(count)]
+    for name, values in over.items():
+        _check(name, values)
+    rng, settings = np.random.default_rng(seed), dict[str, Setting]()
+    most = _different(over)
+    if count > most:
+        raise InputError(f"random_settings: count: there are only {most} different settings, got {count}")
+    while len(settings) < count:  # one that was drawn before would only be another seed of it
+        setting = {name: _drawn(values, rng) for name, values in over.items()}
+        settings.setdefault(repr(setting), setting)
+    return list(settings.values())
 
 
 def zipped(over: Mapping[str, Sequence[Any]]) -> list[Setting]:
@@ -93,12 +102,22 @@ def zipped(over: Mapping[str, Sequence[Any]]) -> list[Setting]:
     return [dict(zip(over, values, strict=True)) for values in zip(*over.values(), strict=True)]
 
 
-def _drawn(name: str, values: Any, rng: np.random.Generator) -> Any:
+def _different(over: Mapping[str, Any]) -> float:
+    """How many different settings there are."""
+    ranges = any(isinstance(values, Uniform | LogUniform) for values in over.values())
+    return math.inf if ranges else math.prod(len({*map(repr, values)}) for values in over.values())
+
+
+def _drawn(values: Any, rng: np.random.Generator) -> Any:
     if isinstance(values, Uniform | LogUniform):
         return values.draw(rng)
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise InputError(f"random_settings: {name}: expected Uniform, LogUniform or a list, got {values!r}")
     return values[int(rng.integers(len(values)))]
+
+
+def _check(name: str, values: Any) -> None:
+    chosen_from = isinstance(values, Sequence) and not isinstance(values, str) and values
+    if not isinstance(values, Uniform | LogUniform) and not chosen_from:
+        raise InputError(f"random_settings: {name}: expected Uniform, LogUniform or a list, got {values!r}")
 
 
 def traced(default: int) -> Any:

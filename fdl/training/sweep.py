@@ -120,7 +120,7 @@ def execute(
     check_seeds(seeds)
     members = [Member(replaced(config, setting), setting, int(seed)) for setting in settings for seed in seeds]
     where = list(jax.devices()) if devices is None else check_devices(devices)
-    chosen = _Options(build, devices=where, resume=resume, say=tell or (lambda line: None), files=None, **options)
+    chosen = _Options(build, where, resume, tell or (lambda line: None), **options)
     if folder is None:
         if resume:
             raise InputError("sweep: resume needs the folder of the sweep")
@@ -142,15 +142,15 @@ class _Options:
     """What the programs of a sweep have in common; see `sweep`."""
 
     build: Callable[[Any], Experiment]
-    chunk: int | None
-    hooks: Sequence[Hook]
     devices: list[Any]
-    max_members: int | None
-    halving: int | None
     resume: bool | Resume
     say: Callable[[str], None]
-    display: Display
-    files: RunFolder | None
+    chunk: int | None = None
+    hooks: Sequence[Hook] = ()
+    max_members: int | None = None
+    halving: int | None = None
+    display: Display = False
+    files: RunFolder | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("chunk", 1), ("max_members", 1), ("halving", 2)):

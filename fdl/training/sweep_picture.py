@@ -10,6 +10,7 @@ import numpy as np
 
 from fdl.errors import InputError, did_you_mean
 from fdl.runs.progress import label
+from fdl.training.fields import value_at
 from fdl.training.sweep_result import SweepResult
 
 COLOURS = "viridis"  # ordered, and told apart by the colour-blind and in grey
@@ -34,13 +35,13 @@ def draw(result: SweepResult, path: str | os.PathLike[str], metric: str | None =
     from matplotlib.figure import Figure
 
     metric = shown(result, metric)
-    names = list(result.settings[0])
+    names = list(dict.fromkeys(name for setting in result.settings for name in setting))
     figure = Figure(figsize=(4.2 * (len(names) + 1) + 0.9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot: whatever backend the caller has stays
     panels = figure.subplots(1, len(names) + 1, squeeze=False)[0]
     values = result.metrics[metric]
     for axis, name in zip(panels, names, strict=False):
-        _against(axis, name, [setting[name] for setting in result.settings], values, metric)
+        _against(axis, name, _at(result, name), values, metric)
     once = len(result.steps[metric]) == 1 and "train/loss" in result.history
     _curves(panels[-1], result, "train/loss" if once else metric, names[0] if names else None)
     lost = int((~np.isfinite(values)).sum())
@@ -59,6 +60,12 @@ def shown(result: SweepResult, metric: str | None) -> str:
     if not np.isfinite(result.metrics[metric]).any():
         raise InputError(f"picture: {metric!r} is NaN for every member")
     return metric
+
+
+def _at(result: SweepResult, name: str) -> list[Any]:
+    """The value of a field for each member; a list, which is no key of a dict, as text."""
+    values = [value_at(config, name) for config in result.configs]
+    return [value if getattr(value, "__hash__", None) else repr(value) for value in values]
 
 
 def _against(axis: Any, name: str, at: list[Any], values: np.ndarray, metric: str) -> None:
@@ -81,7 +88,7 @@ def _against(axis: Any, name: str, at: list[Any], values: np.ndarray, metric: st
 def _curves(axis: Any, result: SweepResult, metric: str, name: str | None) -> None:
     """The metric over the steps, a band for each value of one field."""
     history, steps = result.history[metric], result.steps[metric]
-    at = [setting[name] if name else "all members" for setting in result.settings]
+    at = _at(result, name) if name else ["all members"] * len(result)
     levels = list(dict.fromkeys(at))
     levels = sorted(levels) if all(isinstance(level, int | float) for level in levels) else levels
     if len(levels) > CURVES:

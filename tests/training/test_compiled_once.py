@@ -68,10 +68,10 @@ def test_a_loop_over_rates_compiles_once_and_changes_no_bit(compilations):
         compilations.append(f"end of {rate}")
     later = compilations[compilations.index("end of 0.1") + 1 :]
     assert later == ["end of 0.01", "end of 0.03"]
-    assert all(program.cache_hit for program in runs[-1].programs)
+    assert all(program.reused for program in runs[-1].programs)
     forget()
     fresh = fdl.run(build, Config(Optim(0.03)))
-    assert not any(program.cache_hit for program in fresh.programs)
+    assert not any(program.reused for program in fresh.programs)
     jax.tree.map(np.testing.assert_array_equal, fresh.params, runs[-1].params)
     assert fresh.history.keys() == runs[-1].history.keys()
     for name, values in fresh.history.items():
