@@ -126,7 +126,7 @@ class Arrays(Examples):
 
     Args:
       named: arrays, or pytrees of them, all with the same leading axis: of numpy, JAX or torch, lists of numbers,
-        columns of data frames (see `fdl.data.host_array`). Kept as numpy until the engine places them.
+        columns of data frames (see `fdl.data.conversion.host_array`). Kept as numpy until the engine places them.
 
     Raises:
       InputError: no arrays, no examples, unequal leading axes, values that are no numbers, traced values.

@@ -78,7 +78,7 @@ def find(config: Any, name: str, where: str) -> tuple[Any, Any]:
     holder, (*outer, last) = config, name.split(".")
     for part in outer:
         holder: Any = getattr(holder, part, None)
-    known = [field.name for field in dataclasses.fields(holder)] if is_options(holder) else []
+    known = [field.name for field in dataclasses.fields(holder)] if holder is config or is_options(holder) else []
     if last not in known:
         every = [
             *dict.fromkeys(
