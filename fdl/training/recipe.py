@@ -16,7 +16,7 @@ from fdl.core import abstract_key
 from fdl.data.conversion import TracedDataError
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
-from fdl.training.fields import described, is_options, leaves, replaced, value_at
+from fdl.training.fields import described, leaves, replaced, value_at
 
 TRACED_PARTS = ("task", "optimizer", "augment", "eval_params", "monitor", "trainable")
 Hyper = dict[str, jax.Array]
@@ -65,7 +65,7 @@ def traced_fields(config: Any) -> tuple[str, ...]:
 
     Those of dataclasses inside of it as well, by their dotted names.
     """
-    if not is_options(config):
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return ()
     fields = dict(described(config))
 
