@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-import scipy.io.wavfile
 import scipy.signal
 import scipy.sparse
 
@@ -32,7 +31,6 @@ from fdl.data.formats.planetoid import read_planetoid
 from fdl.data.formats.source import open_source
 from fdl.data.formats.table import read_table
 from fdl.data.formats.text import encode, pad, read_text
-from fdl.data.formats.wav import read_wav
 from fdl.errors import InputError
 from tests.data.mutation import planetoid_files
 
@@ -227,35 +225,6 @@ def test_npz_as_numpy(save: Any) -> None:
         read_npz(file.getvalue(), limit=10)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "<i2", "<i4", "<f4", "<f8"])
-def test_wav_as_scipy(dtype: str) -> None:
-    whole = np.array([[0, 255], [128, 1]]) if dtype == "u1" else np.array([[0, -(2**15)], [2**15 - 1, 1]])
-    samples = (whole / 2**15 if "f" in dtype else whole).astype(dtype)
-    file = io.BytesIO()
-    scipy.io.wavfile.write(file, 8000, samples)
-    sound = read_wav(file.getvalue())
-    scale = {"u1": 2.0**7, "<i2": 2.0**15, "<i4": 2.0**31}.get(dtype, 1.0)
-    assert sound.rate == 8000
-    np.testing.assert_array_equal(
-        sound.samples, ((samples - (128.0 if dtype == "u1" else 0)) / scale).astype(np.float32)
-    )
-
-
-def test_wav_of_24_bits_and_others() -> None:
-    def file(kind: int, bits: int, data: bytes) -> bytes:
-        layout = struct.pack("<HHIIHH", kind, 1, 8000, 8000 * bits // 8, bits // 8, bits)
-        chunks = b"LIST\1\0\0\0x\0fmt " + struct.pack("<I", 16) + layout + b"data" + struct.pack("<I", len(data)) + data
-        return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks
-
-    assert read_wav(file(1, 24, b"\0\0\x40\0\0\x80\xff\xff\xff")).samples[:, 0].tolist() == [0.5, -1.0, -(2.0**-23)]
-    with pytest.raises(InputError, match="got format 7 of 8 bits"):
-        read_wav(file(7, 8, b"ab"))
-    with pytest.raises(InputError, match="a whole number of samples"):
-        read_wav(file(1, 16, b"abc"))
-    with pytest.raises(InputError, match="finite samples"):
-        read_wav(file(3, 32, struct.pack("<f", float("nan"))))
-
-
 def test_log_mel_against_scipy() -> None:
     x = np.random.default_rng(0).standard_normal(1000)
     window = scipy.signal.get_window("hann", 200, fftbins=True)
@@ -326,13 +295,14 @@ def test_images(tmp_path: Path) -> None:
     images = read_image_folder(tmp_path)
     assert (images.classes, images.files, images.y.tolist()) == (
         ("a", "b"),
-        ("a/1.bmp", "a/2.png", "b/1.png"),
-        [0, 0, 1],
+        ("a/1.bmp", "a/2.png", "b/1.png", "b/link.png"),
+        [0, 0, 1, 1],
     )
     np.testing.assert_array_equal(images.x[0], red)
     np.testing.assert_array_equal(images.x[2], np.repeat(grey[..., None], 3, 2))
     np.testing.assert_array_equal(read_image(tmp_path / "b/1.png", "L")[..., 0], grey)
-    assert read_image_folder(tmp_path, size=(2, 3)).x.shape == (3, 2, 3, 3)
+    np.testing.assert_array_equal(images.x[3], red)
+    assert read_image_folder(tmp_path, size=(2, 3)).x.shape == (4, 2, 3, 3)
     module.fromarray(grey[:2]).save(tmp_path / "b/2.png")
     with pytest.raises(InputError, match=r"2\.png: expected an image \[4, 6, 3\] as 1\.bmp, got \[2, 6, 3\]"):
         read_image_folder(tmp_path)

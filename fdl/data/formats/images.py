@@ -1,28 +1,31 @@
-"""Images, and folders of them with a folder for every class. Pillow decodes them."""
+"""Folders of images with a folder for every class."""
 
 from __future__ import annotations
 
-import io
 import warnings
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fdl.data.formats.source import Source, damage, open_source
+from fdl.data.formats.image import read_image
 from fdl.errors import InputError
+from fdl.paths import user_path
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_MOST_PIXELS = 2**26
+__all__ = ["Images", "read_image", "read_image_folder"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
+_UNREAD = (".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm", ".tga", ".ppm", ".pgm", ".pbm")
+_UNREAD += (".pnm", ".psd", ".svg", ".exr", ".hdr", ".raw", ".dng", ".nef", ".cr2", ".nii", ".ico")
+_OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 _MOST_BYTES = 2**31
-_MODES = {"RGB": 3, "L": 1}
 
 
 class Images(NamedTuple):
     x: np.ndarray
-    """uint8 [n, h, w, c]."""
+    """uint8 [n, h, w, c]; uint16 in mode "I;16"."""
     y: np.ndarray
     """int32 [n]: the class."""
     classes: tuple[str, ...]
@@ -31,76 +34,96 @@ class Images(NamedTuple):
     """Where each image came from, relative to the folder."""
 
 
-def read_image(source: str | PathLike[str] | bytes | Source, mode: str = "RGB", size: Any = None) -> np.ndarray:
-    """One image (the first, where a file holds several) as uint8 [h, w, c].
-
-    Args:
-      source: a file of one of `FORMATS`.
-      mode: "RGB", or "L" for grey; what the file holds is converted, transparency is dropped.
-      size: (h, w) to resize to by bilinear interpolation; None = as it is.
-
-    Raises:
-      InputError: Pillow not installed, a damaged or other file, more than 2^26 pixels.
-    """
-    pillow = _pillow()
-    if mode not in _MODES:
-        raise InputError(f"read_image: expected mode 'RGB' or 'L', got {mode!r}")
-    source = open_source(source, "an image")
-    with warnings.catch_warnings(), damage(source.name, "an image"):
-        warnings.simplefilter("ignore")  # of odd metadata; the number of pixels is checked here
-        try:
-            with pillow.Image.open(io.BytesIO(source.packed), formats=FORMATS) as image:
-                if image.width * image.height > _MOST_PIXELS:
-                    raise source.error(f"at most {_MOST_PIXELS} pixels", f"{image.width} x {image.height}")
-                image = image.convert(mode)
-                if size is not None:
-                    image = image.resize((size[1], size[0]), pillow.Image.Resampling.BILINEAR)
-                return np.asarray(image, np.uint8).reshape(image.height, image.width, _MODES[mode])
-        except pillow.UnidentifiedImageError:
-            got = f"one that starts with {source.packed[:12]!r}"
-            raise source.error(f"an image ({', '.join(FORMATS)})", got) from None
-        except (OSError, SyntaxError, pillow.Image.DecompressionBombError) as error:
-            raise ValueError(str(error)) from None
-
-
-def read_image_folder(folder: str | PathLike[str], mode: str = "RGB", size: tuple[int, int] | None = None) -> Images:
+def read_image_folder(
+    folder: str | PathLike[str],
+    mode: str = "RGB",
+    size: tuple[int, int] | None = None,
+    background: int | tuple[int, int, int] = 255,
+    classes: Sequence[str] | None = None,
+) -> Images:
     """A folder with a folder of images for every class, in the order of classes and then of names.
 
+    Hidden folders and files (`.ipynb_checkpoints`, `._1.png`) and those of systems (`__MACOSX`) are left out, and so
+    are files that are no images. Links are followed. A folder without images is no class, and a warning says so.
+
     Args:
-      folder: as `cats/1.png`, `dogs/1.png`; other files are left out, and so are links.
-      mode, size: see `read_image`; without a size all images must have the same.
+      folder: as `cats/1.png`, `dogs/1.png`; `~` is the home folder.
+      mode, size, background: see `read_image`; without a size all images must have the same.
+      classes: the names of the classes in their order, such as those of the training set, so that y means the same;
+        None = the folders, sorted.
 
     Raises:
-      InputError: no classes, no images, one that is damaged or of another size, more than 2 GiB of pixels.
+      InputError: no classes, no images, folders within a class, links to nothing, formats that are not read; an image
+        that is damaged or of another size; more than 2 GiB of pixels.
 
-    torchvision: `datasets.ImageFolder`, which reads lazily and takes images of any size.
+    torchvision: `datasets.ImageFolder`, which reads lazily, takes images of any size and folders within classes.
     """
-    top = Path(folder)
+    top = user_path(folder)
     if not top.is_dir():
         raise InputError(
             f"{top}: expected a folder with a folder for every class, got {'a file' if top.exists() else 'nothing'}"
         )
-    classes = tuple(sorted(entry.name for entry in top.iterdir() if entry.is_dir() and not entry.is_symlink()))
-    found = [(path, code) for code, name in enumerate(classes) for path in sorted((top / name).iterdir())]
-    found = [(path, code) for path, code in found if path.suffix.lower() in _SUFFIXES and not path.is_symlink()]
-    if not found:
-        raise InputError(f"{top}: expected images in a folder for every class, got {len(classes)} folders and no image")
+    found = {entry.name: _images(entry) for entry in _visible(top) if entry.is_dir()}
+    names = _classes(top, found, classes)
+    files = [(path, code) for code, name in enumerate(names) for path in found.get(name, ())]
+    if not files:
+        beside = sum(entry.suffix.lower() in _SUFFIXES for entry in _visible(top))
+        got = f"{beside} images without a folder" if beside else f"{len(found)} folders and no image"
+        raise InputError(f"{top}: expected images in a folder for every class, got {got}")
     images: list[np.ndarray] = []
-    for path, _ in found:
-        image = read_image(path, mode, size)
+    for path, _ in files:
+        image = read_image(path, mode, size, background)
         images.append(image)
         if image.shape != images[0].shape:
-            expected = f"an image {list(images[0].shape)} as {found[0][0].name}"
+            expected = f"an image {list(images[0].shape)} as {files[0][0].name}"
             raise InputError(f"{path}: expected {expected}, got {list(image.shape)}; give a size to resize to")
-        if image.nbytes * len(found) > _MOST_BYTES:
-            raise InputError(f"{top}: expected at most {_MOST_BYTES} bytes of pixels, got {image.nbytes * len(found)}")
-    files = tuple(path.relative_to(top).as_posix() for path, _ in found)
-    return Images(np.stack(images), np.asarray([code for _, code in found], np.int32), classes, files)
+        if image.nbytes * len(files) > _MOST_BYTES:
+            raise InputError(f"{top}: expected at most {_MOST_BYTES} bytes of pixels, got {image.nbytes * len(files)}")
+    listed = tuple(path.relative_to(top).as_posix() for path, _ in files)
+    return Images(np.stack(images), np.asarray([code for _, code in files], np.int32), names, listed)
 
 
-def _pillow() -> Any:
+def _visible(folder: Path) -> list[Path]:
+    """What a user put into a folder, by name; a link to nothing is refused."""
     try:
-        import PIL.Image
-    except ImportError:
-        raise InputError("images are decoded by Pillow: pip install 'fdl[data]'") from None
-    return PIL
+        entries = sorted(entry for entry in folder.iterdir() if not _hidden(entry.name))
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be read, got {error}") from None
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            target = entry.readlink()
+            hint = "; `git annex get` fetches what it stands for" if ".git/annex" in target.as_posix() else ""
+            raise InputError(f"{entry}: expected a file or a folder, got a link to nothing ({target}){hint}")
+    return entries
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of one class."""
+    entries = _visible(folder)
+    for entry in entries:
+        if entry.suffix.lower() in _UNREAD and entry.is_file():
+            raise InputError(f"{entry}: images of this format are not read; convert them to PNG, or move them away")
+        if entry.is_dir() and any(inner.suffix.lower() in (*_SUFFIXES, *_UNREAD) for inner in _visible(entry)):
+            raise InputError(
+                f"{entry}: expected images in the folder of their class, got a folder of images within it; "
+                f"is {folder} the folder of the classes?"
+            )
+    return [entry for entry in entries if entry.suffix.lower() in _SUFFIXES and entry.is_file()]
+
+
+def _classes(top: Path, found: dict[str, list[Path]], given: Sequence[str] | None) -> tuple[str, ...]:
+    if given is not None:
+        unknown = [name for name, files in found.items() if files and name not in given]
+        if unknown or isinstance(given, str) or len(set(given)) < len(given):
+            got = f"a folder {unknown[0]!r}" if unknown else f"classes={given!r}"
+            raise InputError(f"{top}: expected folders of the classes {', '.join(given)}, each once, got {got}")
+        return tuple(given)
+    empty = [name for name, files in found.items() if not files]
+    if empty and len(empty) < len(found):
+        listed = ", ".join(map(repr, empty[:8]))
+        warnings.warn(f"{top}: no images in {listed}: no class; give classes=... to keep its number", stacklevel=3)
+    return tuple(name for name, files in found.items() if files)
