@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         training,
     )
     from fdl.core import Layer, Param, abstract, check, fold, init
-    from fdl.errors import InputError, Interrupted, NonFiniteError
+    from fdl.errors import InputError, Interrupted, NonFiniteError, Stop
     from fdl.inspect.summary import summary
     from fdl.rules import by_path, decay_mask
     from fdl.runs.checkpoints import CheckpointError
@@ -52,7 +52,7 @@ _MODULES = (
 )  # fmt: skip
 _HOMES = {
     "fdl.core": ("Layer", "Param", "abstract", "check", "fold", "init"),
-    "fdl.errors": ("InputError", "Interrupted", "NonFiniteError"),
+    "fdl.errors": ("InputError", "Interrupted", "NonFiniteError", "Stop"),
     "fdl.inspect.summary": ("summary",),
     "fdl.runs.checkpoints": ("CheckpointError",),
     "fdl.rules": ("by_path", "decay_mask"),
@@ -75,12 +75,11 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CheckpointError", "Ensemble", "Event", "Experiment", "InputError", "Interrupted", "Keep", "Layer",
-    "LogUniform", "NonFiniteError", "Outcome", "Param", "Result", "Resume", "SweepResult", "Task", "Uniform",
-    "abstract", "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers",
-    "inspect", "interop", "losses", "make_evaluation", "make_step", "metrics", "models", "nn", "norms", "ops",
-    "pretrained", "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "training",
-    "with_ema", "zipped",
+    "CheckpointError", "Ensemble", "Event", "Experiment", "InputError", "Interrupted", "Keep", "Layer", "LogUniform",
+    "NonFiniteError", "Outcome", "Param", "Result", "Resume", "Stop", "SweepResult", "Task", "Uniform", "abstract",
+    "by_path", "check", "data", "decay_mask", "edit", "ema_params", "fold", "init", "initializers", "inspect",
+    "interop", "losses", "make_evaluation", "make_step", "metrics", "models", "nn", "norms", "ops", "pretrained",
+    "random_settings", "run", "schedules", "summary", "supervised", "sweep", "traced", "training", "with_ema", "zipped",
 ]  # fmt: skip
 
 

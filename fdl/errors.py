@@ -27,6 +27,16 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
 
 
+class Stop(Exception):  # noqa: N818 - it is no error, as StopIteration is none
+    """A hook raises it to end a run after the chunk it was called for: `raise fdl.Stop("the loss is low enough")`.
+
+    The run evaluates once more and returns its `Result`, whose `stopped` is the text. Its folder then has a checkpoint,
+    and "stopped" as the status in its manifest; `resume=True` goes on from there. In a sweep it ends all members that
+    train side by side; those whose turn is later train, and may be stopped alike. Keras has `model.stop_training`,
+    Lightning `trainer.should_stop`.
+    """
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal, such as Ctrl-C, stopped the run or sweep between two chunks: `except fdl.Interrupted as stop`.
 

@@ -48,6 +48,10 @@ class Dataset:
         """Evaluation batch and its row mask (True = an example, False = padding); None where there are no rows."""
         raise NotImplementedError
 
+    def batch_rows(self) -> int | None:
+        """The examples of a batch, where the dataset itself decides how large one is and they can be counted."""
+        return None
+
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         """A host batch of real rows, those with the smallest and largest targets first, and their row numbers."""
         raise NotImplementedError

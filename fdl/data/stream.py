@@ -80,6 +80,12 @@ class Stream(Dataset):
     def batch(self, arrays: Any, order: jax.Array, position: Any, batch_size: int | None) -> Batch:
         return jax.tree.map(lambda leaf: leaf[position], arrays)
 
+    def batch_rows(self) -> int | None:
+        if self._first is None:
+            self.read(0)
+        sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(self._first)}
+        return sizes.pop() or None if len(sizes) == 1 else None
+
     def sample(self, batch_size: int | None) -> tuple[Batch, list[int]]:
         return self.read(0), []
 

@@ -27,6 +27,8 @@ from fdl.runs.files import plain, write_json
 from fdl.runs.manifest import describe, now
 from fdl.runs.recorded import flat
 
+REMARKS = 100  # warnings in a manifest
+
 
 class RunFolderError(OSError):
     """The folder of a run in progress can no longer be written: the disk is full, say."""
@@ -115,7 +117,7 @@ class RunFolder:
         """Nothing stands against resuming any more: what tells how the run ended before is dropped."""
         self._goes_on = True
         with self._explained():
-            for name in (CRASH, "repro.npz", "repro.py"):
+            for name in (CRASH, "repro.npz", "repro.py", "result.json"):
                 (self.path / name).unlink(missing_ok=True)
 
     def append(self, steps: Any, columns: Mapping[str, Any]) -> None:
@@ -162,10 +164,18 @@ class RunFolder:
                 )
         self.note(**facts)
 
-    def finish(self, metrics: Mapping[str, float]) -> None:
-        """Records the end of a run that went well."""
+    def remark(self, line: str) -> None:
+        """Adds a warning to the manifest, which keeps the first `REMARKS`."""
+        before = self._origin.get("warnings", [])
+        if len(before) < REMARKS:
+            self.note(warnings=[*before, line])
+
+    def finish(self, metrics: Mapping[str, float], stopped: str | None = None) -> None:
+        """Records the end of a run that went well, or that a hook `stopped` for this reason: it can be resumed."""
+        if stopped is not None:
+            self._origin["stopped"] = stopped
         with self._explained():
-            self._set_status("finished")
+            self._set_status("finished" if stopped is None else "stopped")
             write_json(self.path / "result.json", plain(metrics))
 
     def __exit__(
@@ -207,7 +217,7 @@ class RunFolder:
         self._before = manifest
         self._whole = os.fstat(self._metrics.fileno()).st_size
         try:
-            if (self.path / "result.json").exists():
+            if (self.path / "result.json").exists() and manifest.get("status") != "stopped":
                 raise InputError(f"{self.path}: the run is finished; its result is in result.json")
             for name, now_ in (("config_hash", self._origin["config_hash"]), ("seed", self._origin["seed"])):
                 if manifest.get(name) != now_:
@@ -220,6 +230,7 @@ class RunFolder:
         again = [*sessions, {"time": now(), "command": self._origin["command"]}]
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
+        self._origin |= {name: manifest[name] for name in ("warnings",) if isinstance(manifest.get(name), list)}
         with self._explained():
             self._set_status("running")
 

@@ -21,7 +21,8 @@ class Recorded(NamedTuple):
     """One run folder.
 
     Args:
-      status: "finished", "failed", "interrupted", "running"; "unknown" where the manifest does not say.
+      status: "finished", "stopped" (by a hook), "failed", "interrupted", "running"; "unknown" where the manifest does
+        not say.
       started: ISO 8601, UTC; None where it is not known.
       seconds: from start to end; None where one of them is not known.
       metrics: of result.json; of a run without it, the last values of metrics.jsonl.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,17 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from fdl.data.stream import Prefetch, Stream
-from fdl.errors import Interrupted
+from fdl.errors import Interrupted, Stop
 from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
 from fdl.training.executables import Programs, selected_set
 from fdl.training.history import History
 from fdl.training.recipe import Hyper
+from fdl.training.reports import of_members
 from fdl.training.rewind import Moment
 from fdl.training.sentinel import Sentinel
 from fdl.training.snapshot import facts_at, flat, packed, past, put, same_optimizer
-from fdl.training.sums import means, reported
+from fdl.training.sums import means
 
 INTERVAL = 600.0  # seconds between checkpoints, where the experiment does not say after how many steps
 SECONDS = 1.0  # how long a chunk should take: short enough for a live display and a prompt Ctrl-C
@@ -43,6 +45,7 @@ class Result:
       info: steps, seconds_compile, seconds_train (of all sessions, where the run was resumed); best_step with `select`;
         seconds_waiting for the data of a stream.
       programs: what was compiled, see `fdl.training.compiling.Program`.
+      stopped: why a hook stopped the run, see `fdl.Stop`; None where none did.
     """
 
     params: Any
@@ -52,6 +55,7 @@ class Result:
     metrics: dict[str, float]
     info: dict[str, float] = field(default_factory=dict)
     programs: tuple[Program, ...] = ()
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Trained:
       moment: how the first of them failed; see `fdl.training.sentinel`.
       seconds, waited: of training, in all sessions, and of waiting for the data of a stream.
       seconds_compile, programs: what was compiled; not the executables, which would keep the data on the device.
+      stopped: as in `Result`.
     """
 
     params: Any
@@ -104,6 +109,7 @@ class Trained:
     waited: float | None
     seconds_compile: float
     programs: tuple[Program, ...]
+    stopped: str | None
 
     def result(self, member: Any = ()) -> Result:
         """The `Result` of a run, or of one member."""
@@ -125,7 +131,7 @@ class Trained:
         info |= {"seconds_compile": self.seconds_compile, "seconds_train": self.seconds}
         if self.waited is not None:
             info["seconds_waiting"] = self.waited
-        return Result(params, state, history, steps, metrics, info, self.programs)
+        return Result(params, state, history, steps, metrics, info, self.programs, self.stopped)
 
 
 class Driver:
@@ -143,6 +149,7 @@ class Driver:
         reports: Sequence[Mapping[str, Callable[[Any], Any]]] = (),
         rungs: Mapping[int, tuple[int, int]] | None = None,
         checkpoints: Checkpoints | None = None,
+        remark: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.programs, self.experiment = programs, programs.recipe.experiment
         self.key, self.hyper, self.fixed = key, hyper, chunk
@@ -155,6 +162,10 @@ class Driver:
         self.ended = np.full(key.shape, self.total)
         self.sentinel = Sentinel(programs, key, hyper, checkpoints)
         self.stopped_at: int | None = None
+        self.stop: Stop | None = None  # raised by a hook
+        self.broken: Exception | None = None  # raised by a report
+        self.unreported = 0  # the step of the evaluation whose reports failed
+        self.remark, self.remarked = remark, False
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
@@ -173,6 +184,7 @@ class Driver:
         self.sentinel.failed = state["failed"]
         self.history, self.stopped_at, self.spent = before.history, before.stopped_at, before.seconds
         self.start = self.newest = saved.step
+        self.unreported = saved.facts.get("unreported", 0)
         return lines + more
 
     def _state(self) -> dict[str, Any]:
@@ -192,6 +204,7 @@ class Driver:
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         recorded, clocks = packed(self.history)
         facts = {"stopped_at": self.stopped_at, "seconds": self._seconds(), "clocks": clocks}
+        facts |= {"unreported": self.unreported} if self.unreported == step else {}
         facts |= facts_at(self.experiment, self.history, step)
         arrays |= recorded
         self.checkpoints.save(step, arrays, facts, self.experiment.keep)
@@ -212,6 +225,7 @@ class Driver:
           Interrupted: after Ctrl-C or SIGTERM, once the chunk in progress is recorded and saved. It has as its `result`
             the `Trained` until then.
           CheckpointError: a checkpoint could not be written; the one before it is still there.
+          Exception: whatever a report raised, once the run up to there is recorded and saved.
         """
         self.started = self.read = time.perf_counter()
         dataset, step = self.experiment.dataset, self.start
@@ -220,7 +234,9 @@ class Driver:
         if step:  # what came before is in a checkpoint, which need not have been taken as it is
             self.sentinel.keep(step, self.carry)
         try:
-            while step < self.total and self.stopped_at is None and not self.interrupted():
+            if step and step == self.unreported:  # the reports of its evaluation have failed, and may be mended
+                self._evaluate(step, again=True)
+            while self._goes_on(step) and not self.interrupted():
                 unread = len(self.pending)
                 step = self._dispatch(step)
                 if step == self._evaluation(step - 1):
@@ -237,15 +253,28 @@ class Driver:
             self._settle(0)
             self.sentinel.look_at(step, self.carry)
             self._save(step)
+            if self.stop is not None and step != self._evaluation(step - 1):
+                self._evaluate(step)  # after it is saved: a run that goes on from there has no such evaluation
+                self._settle(0)
             if self.checkpoints is not None:
                 self.checkpoints.wait()
         finally:
             if self.feed is not None:
                 self.feed.close()
-        if step < self.total and self.stopped_at is None:
+        if self.broken is not None:
+            if not self.programs.members:  # without a folder, this is all there is of the run
+                with suppress(AttributeError):
+                    self.broken.result = self._trained(step)  # pyright: ignore[reportAttributeAccessIssue]
+                    self.broken.add_note("the result so far is `.result` of this exception")
+            raise self.broken
+        if self._goes_on(step):
             message = f"stopped after step {step} of {self.total}"
             raise Interrupted(message, self.interrupted(), self._trained(step))
         return self._trained(step)
+
+    def _goes_on(self, step: int) -> bool:
+        """Whether there is more to train after `step`."""
+        return step < self.total and self.stopped_at is None and self.stop is None and self.broken is None
 
     def _seconds(self) -> float:
         """Of training until now, in the sessions before this one as well."""
@@ -291,44 +320,56 @@ class Driver:
         self._keep(steps, {f"train/{name}": column for name, column in columns.items()})
         self.sentinel.look(steps, self.history, self.ended)
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, again: bool = False) -> None:
+        """Starts an evaluation; `again`: for its reports alone, as its metrics are recorded and selected by already."""
         arrays, now = self.programs.arrays, self.carry.train
         results = {
             name: evaluate(now, arrays[name], self.key, self.hyper)
             for name, (evaluate, _) in self.programs.evaluations.items()
         }
         stopped = None
-        if self.best is not None and self.programs.choose is not None:
+        if self.best is not None and self.programs.choose is not None and not again:
             sums, _ = results[selected_set(self.experiment)]
             self.best, stopped = self.programs.choose(self.best, sums, np.int32(step), now, self.hyper)
             if step in self.rungs:
                 self.best, stopped = self.programs.halve(self.best, *self.rungs[step])
         if results:
-            self.pending.append(partial(self._record_evaluation, step, results, stopped))
+            self.pending.append(partial(self._record_evaluation, step, results, stopped, again))
 
-    def _record_evaluation(self, step: int, results: Mapping[str, Any], stopped: jax.Array | None) -> None:
-        columns = {}
+    def _record_evaluation(
+        self, step: int, results: Mapping[str, Any], stopped: jax.Array | None, again: bool = False
+    ) -> None:
+        columns, evaluate, self.unreported = {}, self.experiment.evaluate, 0
         for set_name, (sums, outputs) in results.items():
             _, names = self.programs.evaluations[set_name]
             values = means(sums)
-            columns |= {f"{set_name}/{name}": values[..., [column]] for column, name in enumerate(names)}
-            columns |= self._reports(set_name, outputs)
-        self._keep(np.array([step]), columns)
+            if not again:
+                columns |= {f"{set_name}/{name}": values[..., [column]] for column, name in enumerate(names)}
+            made, error = of_members(self.reports, evaluate[set_name], outputs, set_name, names, self.key.shape)
+            columns |= made
+            if error is not None:
+                error.add_note(f"after step {step} of {self.total}")
+                self.broken, self.unreported = self.broken or error, step
+        if columns:
+            self._keep(np.array([step]), columns)
+        self._remark_on(step, columns)
         if stopped is not None:
             self.ended = np.where(np.asarray(stopped) & (self.ended > step), step, self.ended)
             if np.asarray(stopped).all():
                 self.stopped_at = step
         self.read = time.perf_counter()
 
-    def _reports(self, set_name: str, outputs: Any) -> dict[str, np.ndarray]:
-        """Those of each member, [members, 1]."""
-        dataset = self.experiment.evaluate[set_name]
-        columns = {f"{set_name}/{name}": np.zeros((*self.key.shape, 1)) for name in self.experiment.reports}
-        for member, reports in zip(np.ndindex(self.key.shape), self.reports, strict=True):
-            mine = jax.tree.map(lambda leaf, member=member: np.asarray(leaf[member]), outputs)
-            for name, value in reported(reports, dataset, mine).items():
-                columns[f"{set_name}/{name}"][member] = value
-        return columns
+    def _remark_on(self, step: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Tells of a metric that is to be selected by, and is no number: each time where that costs patience."""
+        select, patience = self.experiment.select, self.experiment.patience
+        if select is None or select not in columns or (self.remarked and patience is None):
+            return
+        bad = ~np.isfinite(columns[select][..., 0]) & (self.ended >= step)
+        if bad.any():
+            self.remarked = True
+            who = f" for {bad.sum()} of {bad.size} members" if self.programs.members else ""
+            cost = "" if patience is None else f", and counts against patience={patience}"
+            self.remark(f"{select} is not finite after step {step}{who}: it is never the best{cost}")
 
     def _keep(self, steps: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
         if self.programs.stops and self.programs.members:  # what the program computes after a member's end is nothing
@@ -344,7 +385,12 @@ class Driver:
             latest = {name: float(value) for name, value in latest.items()}
         members = int(np.prod(self.key.shape))
         for hook in self.hooks:
-            hook(Event(step, self.total, members, latest, lambda: self.programs.finish(self.carry.train, self.hyper)))
+            try:
+                hook(
+                    Event(step, self.total, members, latest, lambda: self.programs.finish(self.carry.train, self.hyper))
+                )
+            except Stop as stop:  # the other hooks get this event as well
+                self.stop = self.stop or (stop if self._goes_on(step) else None)
 
     def _trained(self, step: int) -> Trained:
         """What there is after `step` steps."""
@@ -360,7 +406,8 @@ class Driver:
         waited = None if self.feed is None else self.feed.waited
         every = (params, state, history, steps, np.minimum(self.ended, step), best_step)
         compiled = self.programs.seconds, self.programs.records
-        return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, *compiled)
+        stopped = None if self.stop is None else str(self.stop) or "by a hook"
+        return Trained(*every, self.sentinel.failed, self.sentinel.moment, self._seconds(), waited, *compiled, stopped)
 
 
 def _where_found(found: np.ndarray, best: jax.Array, last: jax.Array) -> jax.Array:

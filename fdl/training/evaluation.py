@@ -17,9 +17,10 @@ from fdl.training.experiment import Experiment
 from fdl.training.programs import make_pass
 from fdl.training.recipe import Recipe
 from fdl.training.rehearsal import rehearse
+from fdl.training.reports import reported
 from fdl.training.run import run_key
 from fdl.training.step import TrainState
-from fdl.training.sums import means, reported
+from fdl.training.sums import means
 
 Evaluation = Callable[[Any, Any], dict[str, float]]
 
@@ -31,7 +32,7 @@ def make_evaluation(experiment: Experiment, *, seed: int = 0) -> Evaluation:
     a result, a checkpoint or another library. Other data: `dataclasses.replace(experiment, evaluate={"test": ...})`.
 
     Args:
-      experiment: its task, `evaluate`, `batch_size`, `precision` and `reports` count.
+      experiment: its task, `evaluate`, `eval_batch_size`, `precision` and `reports` count.
       seed: of an objective that draws random numbers in evaluation too.
 
     Returns:
@@ -75,8 +76,10 @@ def make_evaluation(experiment: Experiment, *, seed: int = 0) -> Evaluation:
         for name, (program, names, arrays) in passes.items():
             sums, outputs = program(given, arrays, key, {})
             found |= {f"{name}/{metric}": float(value) for metric, value in zip(names, means(sums), strict=True)}
-            values = reported(experiment.reports, experiment.evaluate[name], outputs)
-            found |= {f"{name}/{report}": value for report, value in values.items()}
+            for each in reported(experiment.reports, experiment.evaluate[name], outputs, name, names):
+                if isinstance(each, Exception):
+                    raise each
+                found[f"{name}/{each[0]}"] = each[1]
         return found
 
     return evaluate

@@ -13,11 +13,14 @@ from fdl.data.dataset import Dataset, Full
 from fdl.errors import InputError
 from fdl.rules import Rules
 from fdl.runs.retention import NEWEST, Keep
+from fdl.training.reports import check_names
 from fdl.training.selection import MODES
 from fdl.training.step import Monitor, Update
 from fdl.training.task import Task
 
 MOST_STEPS = 2**31 - 1
+EVAL_BATCH = 256
+"""Examples of an evaluation batch, where training has no batch size: a whole set may not fit into memory at once."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Experiment:
       train: the training set; None = every batch is `{}` (a task that makes its own data).
       evaluate: name -> dataset; its metrics appear as "name/accuracy" and so on.
       batch_size: examples a step; None = all of them (batch gradient descent), 1 = stochastic gradient descent.
+      eval_batch_size: examples that are evaluated at once; None = as many as a training step has, by `batch_size` or in
+        the batches of a `Stream`, where those are not known or without a `batch_size` at most 256. Each example counts
+        once, whatever it is; the whole tree of a `Full` is always one batch.
       num_steps, num_epochs: give exactly one. An epoch is `n // batch_size` steps.
       eval_every: steps between evaluations; None = only after the last step. There is always one after the last step.
       checkpoint_every: steps between checkpoints of a run with a folder; None = after ten minutes. There is always one
@@ -47,7 +53,9 @@ class Experiment:
         them, such as `fdl.ema_params`, or Optax's `schedule_free_eval_params`.
       monitor: (params, grads, updates, opt_state) -> scalars for the history, such as `fdl.norms`.
       reports: name -> function of the host arrays of all outputs of an evaluation set, for what is no mean over
-        examples. `fdl.supervised` outputs {"predictions", "targets"}.
+        examples; `fdl.supervised` outputs {"predictions", "targets"}. It returns a number, "val/auc", or a dict of
+        numbers: {"mug": 0.5} of a report "ap" is "val/ap/mug". Where one fails, the run ends after that evaluation with
+        the error and a checkpoint.
       accumulate: micro-batches that a batch is split into, one after the other. Losses, weights and gradients add up to
         those of the whole batch; batch statistics are those of the micro-batches.
       precision: "bfloat16" or "float16": the objective gets parameters (and `fdl.supervised` inputs) in it, while
@@ -66,6 +74,7 @@ class Experiment:
     train: Dataset | None = None
     evaluate: Mapping[str, Dataset] = field(default_factory=dict)
     batch_size: int | None = None
+    eval_batch_size: int | None = None
     num_steps: int | None = None
     num_epochs: int | None = None
     eval_every: int | None = None
@@ -91,6 +100,7 @@ class Experiment:
         self._check_sets()
         for name in (
             "batch_size",
+            "eval_batch_size",
             "num_steps",
             "num_epochs",
             "eval_every",
@@ -124,7 +134,9 @@ class Experiment:
         if self.dataset.streamed:
             _expect(self.num_steps is not None, "num_steps", "a number of steps, as a Stream has no epochs", None)
         for name, report in self.reports.items():
+            _expect(isinstance(name, str) and bool(name), "reports", "names of text", name)
             _expect(callable(report), f"reports {name!r}", "a function of the outputs", report)
+        check_names(self.reports, ("loss",))
 
     def _check_selection(self) -> None:
         _expect(self.mode in MODES, "mode", f"one of {MODES}", self.mode)
@@ -162,13 +174,18 @@ class Experiment:
         """Steps in one pass over the training set; all of them where there are no passes."""
         return self.dataset.steps_per_epoch(self.batch_size) or self.num_steps or 1
 
+    def evaluation_batch_size(self) -> int:
+        """Examples that are evaluated at once."""
+        of_a_step = self.batch_size or min(EVAL_BATCH, self.dataset.batch_rows() or EVAL_BATCH)
+        return self.eval_batch_size or of_a_step
+
     def total_steps(self) -> int:
         return self.num_steps if self.num_steps is not None else (self.num_epochs or 0) * self.steps_per_epoch()
 
     def smoke(self) -> Experiment:
         """The same experiment cut down to seconds: 8 steps, and two batches of each evaluation set."""
         steps = min(8, self.total_steps())
-        evaluate = {name: dataset.head(2 * (self.batch_size or 64)) for name, dataset in self.evaluate.items()}
+        evaluate = {name: dataset.head(2 * self.evaluation_batch_size()) for name, dataset in self.evaluate.items()}
         changes: Any = {"evaluate": evaluate, "num_steps": steps, "num_epochs": None, "eval_every": None}
         return dataclasses.replace(self, **changes, keep=NEWEST)
 

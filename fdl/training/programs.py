@@ -19,6 +19,7 @@ from fdl.data.dataset import Dataset
 from fdl.training.experiment import Experiment
 from fdl.training.precision import compute_copy
 from fdl.training.recipe import Hyper, Recipe
+from fdl.training.reports import check_outputs
 from fdl.training.step import Metrics, TrainState
 from fdl.training.sums import Means, reduce
 
@@ -115,7 +116,7 @@ def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> t
     Outputs, [batches, B, ...] with the rows of the padding, are None unless the experiment has reports.
     Of `now` only shapes are looked at.
     """
-    batch_size = recipe.experiment.batch_size
+    batch_size = recipe.experiment.evaluation_batch_size()
 
     @partial(jax.jit, inline=True)  # traced once, as a training step is
     def one(params: Any, state: Any, arrays: Any, key: jax.Array, hyper: Hyper, number: Any) -> tuple[Means, Any]:
@@ -124,7 +125,10 @@ def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> t
         batch, mask = dataset.eval_batch(arrays, number, batch_size)
         key = fold(key, f"eval/{name}", number)
         outcome = objective(params, state, batch, key=key, train=False)
-        return reduce(outcome, mask), outcome.outputs if experiment.reports else None
+        means = reduce(outcome, mask)
+        if experiment.reports:
+            check_outputs(outcome.outputs, None if mask is None else mask.shape[0])
+        return means, outcome.outputs if experiment.reports else None
 
     def parameters(now: TrainState, hyper: Hyper) -> Any:
         experiment = recipe.at(hyper)

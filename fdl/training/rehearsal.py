@@ -7,6 +7,8 @@ ids, and refuse them. Nothing is computed.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,16 +20,23 @@ from fdl.data.auditing import require_finite
 from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
+from fdl.training.reports import check_names, check_outputs
 from fdl.training.sums import reduce
 
 FEW = 1 << 16
+PLACE = re.compile(r" at index (?:\(0(?:, )?([\d, ]*)\)|(\d+))")
+"""How the errors of losses and layers say where a value is in the batch; here in a batch of one row."""
 
 
-def rehearse(experiment: Experiment, training: bool = True) -> None:
+def rehearse(experiment: Experiment, training: bool = True) -> dict[str, list[str]]:
     """Checks every dataset of the experiment against its objective; without `training`, those to evaluate on.
 
+    Returns:
+      For each of those, the names of the metrics of the objective.
+
     Raises:
-      InputError: values that are not finite; whatever the objective, its layers and losses refuse in the real rows.
+      InputError: values that are not finite; whatever the objective, its layers and losses refuse in the real rows,
+        which the error names; outputs and reports that do not fit.
     """
     sets = {"train": experiment.dataset} if training else {}
     for name, dataset in (sets | dict(experiment.evaluate)).items():
@@ -35,12 +44,39 @@ def rehearse(experiment: Experiment, training: bool = True) -> None:
     params, state = jax.eval_shape(experiment.task.init, abstract_key())
     if training and experiment.task.step is None:
         _trace(experiment, "train", experiment.dataset, params, state, train=True)
-    for name, dataset in experiment.evaluate.items():
-        _trace(experiment, name, dataset, params, state, train=False)
+    return {
+        name: _trace(experiment, name, dataset, params, state, train=False)
+        for name, dataset in experiment.evaluate.items()
+    }
 
 
-def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, state: Any, train: bool) -> None:
-    batch, rows = dataset.sample(experiment.batch_size)
+def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, state: Any, train: bool) -> list[str]:
+    """The names of the metrics of one set."""
+    batch, rows = dataset.sample(experiment.batch_size if train else experiment.evaluation_batch_size())
+    try:
+        return _traced(experiment, batch, len(rows), params, state, train)
+    except InputError as error:
+
+        def refused(places: Sequence[int]) -> InputError | None:
+            try:
+                part = jax.tree.map(lambda leaf: leaf[np.asarray(places)], batch)
+                _traced(experiment, part, len(places), params, state, train)
+            except InputError as error:
+                return error
+            except (TypeError, ValueError, IndexError):  # of a model that takes no other size of a batch
+                return None
+            return None
+
+        placed = bool(rows) and PLACE.search(str(error)) is not None
+        found = _culprit(refused, list(range(len(rows)))) if placed else None
+        if found is not None:
+            raise InputError(_renamed(str(found[1]), f"row {rows[found[0]]} of {name!r}")) from error
+        whose = "the batch of step 0 of" if dataset.streamed else "the set"
+        error.add_note(f"in {whose} {name!r}" + (f"; indices 0, 1, ... are its {_listed(rows)}" if placed else ""))
+        raise
+
+
+def _traced(experiment: Experiment, batch: Any, rows: int, params: Any, state: Any, train: bool) -> list[str]:
     flat, tree = jax.tree.flatten(batch)
     # Placed outside the trace, or they would be traced as well.
     placed = [jax.device_put(leaf) if _seen(leaf) else None for leaf in flat]
@@ -51,19 +87,37 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
         real = tree.unflatten([next(rest) if mine is None else mine for mine in placed])
         if train and experiment.augment is not None:
             real = experiment.augment(real, fold(key, "augment"))
-        mask = jnp.ones(len(rows), bool) if rows else None
-        return reduce(experiment.task.objective(params, state, real, key=key, train=train), mask)  # pyright: ignore
+        outcome: Any = experiment.task.objective(params, state, real, key=key, train=train)  # pyright: ignore
+        means = reduce(outcome, jnp.ones(rows, bool) if rows else None)
+        if experiment.reports and not train:
+            check_outputs(outcome.outputs, rows or None)
+            check_names(experiment.reports, means)
+        return means
 
-    try:
-        jax.eval_shape(objective, params, state, abstract, abstract_key())
-    except InputError as error:
-        where = f"in the set {name!r}"
-        if rows:
-            where += (
-                f"; indices 0, 1, ... are its rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}"
-            )
-        error.add_note(where)
-        raise
+    return list(jax.eval_shape(objective, params, state, abstract, abstract_key()))
+
+
+def _culprit(refused: Any, places: list[int]) -> tuple[int, InputError] | None:
+    """The first row that is refused by itself, and how; None where only several together are."""
+    while len(places) > 1:
+        half = len(places) // 2
+        places = next((part for part in (places[:half], places[half:]) if refused(part) is not None), [])
+    error = refused(places) if places else None
+    return None if error is None else (places[0], error)
+
+
+def _renamed(message: str, row: str) -> str:
+    """The message with the row of the set in the place of an index into the batch."""
+
+    def said(match: re.Match[str]) -> str:
+        inside = match[1] or (match[2] if match[2] != "0" else "")
+        return f" in {row}" + (f", at index {inside if ',' not in inside else f'({inside})'} of it" if inside else "")
+
+    return PLACE.sub(said, message)
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return f"rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}"
 
 
 def _seen(leaf: Any) -> bool:

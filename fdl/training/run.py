@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -49,7 +50,8 @@ def run(
       resume: `folder` is that of a run that was interrupted, or killed: goes on from its newest verified checkpoint, to
         the same bits as if nothing had happened. `fdl.Resume(...)` does that where the experiment has changed.
       chunk: steps between two looks from the host; None adapts to about a second.
-      hooks: called with an `Event` after every chunk; the device waits for them.
+      hooks: called with an `Event` after every chunk; the device waits for them. `raise fdl.Stop("why")` in one ends
+        the run cleanly.
       display: how far the run is: steps, loss, evaluations, the time left. None shows that on a terminal and in a
         notebook, True anywhere, False never. Or your own, as for `fdl.sweep`. The result does not depend on it.
 
@@ -81,15 +83,18 @@ def execute(
     chunk: int | None = None,
     hooks: Sequence[Hook] = (),
     watchers: Sequence[Watcher] = (),
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] | None = None,
     display: Display = False,
 ) -> Result:
-    """`run`, with watchers beside the hooks: the device does not wait for them; `tell` gets what a user should know."""
+    """`run`, with watchers beside the hooks: the device does not wait for them; `tell` gets what a user should know.
+
+    Without it, what is wrong with the run itself is a Python warning.
+    """
     if not isinstance(experiment, Experiment):
         raise InputError(f"run: expected an fdl.Experiment, got {type(experiment).__name__}")
     check_count("run: chunk", chunk)
     check_hooks(hooks)
-    key = run_key(seed)
+    key, say = run_key(seed), tell or (lambda line: None)
     check_display(display)
     rehearse(experiment)
     recipe = Recipe(experiment, build, config, () if build is None else traced_fields(config))
@@ -101,13 +106,14 @@ def execute(
             hyper = programs.recipe.values()
             if files is None:
                 with explained(None, config):
-                    return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted).drive().result()
+                    more: Any = {"remark": remarks(tell)}
+                    return Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **more).drive().result()
             files.note(programs=[record._asdict() for record in programs.records])
             with closing(files.checkpoints()) as checkpoints, explained(files.path, config):
-                options: Any = {"checkpoints": checkpoints}
+                options: Any = {"checkpoints": checkpoints, "remark": remarks(tell, files)}
                 driver = Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **options)
                 if resume:
-                    files.forget_after(continued(driver, checkpoints, resume, files.adapted, tell))
+                    files.forget_after(continued(driver, checkpoints, resume, files.adapted, say))
                 return driver.drive().result()
 
     if folder is None:
@@ -117,17 +123,33 @@ def execute(
     with RunFolder(folder, config=config, seed=seed, resume=bool(resume)) as files:
         files.share(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
         result = train((files.append, *watchers), files)
-        files.finish({**result.metrics, **result.info})
+        files.finish({**result.metrics, **result.info}, result.stopped)
         return result
+
+
+def remarks(tell: Callable[[str], None] | None, files: RunFolder | None = None) -> Callable[[str], None]:
+    """What takes a line about something wrong with a run: it is told, or a Python warning, and in the manifest."""
+
+    def remark(line: str) -> None:
+        if files is not None:
+            files.remark(line)
+        if tell is None:
+            warnings.warn(line, stacklevel=2)
+        else:
+            tell(f"warning: {line}")
+
+    return remark
 
 
 @contextmanager
 def results() -> Iterator[None]:
-    """Makes of what a driver had trained when it was interrupted the `Result` that a user gets."""
+    """Makes of what a driver had trained, when it was interrupted or a report failed, the `Result` that a user gets."""
     try:
         yield
-    except Interrupted as stop:
-        stop.result = stop.result.result() if isinstance(stop.result, Trained) else stop.result
+    except BaseException as stop:
+        trained = getattr(stop, "result", None)
+        if isinstance(trained, Trained):
+            stop.result = trained.result()  # pyright: ignore[reportAttributeAccessIssue]
         raise
 
 

@@ -5,7 +5,6 @@ The host makes means of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.metrics.mean import Mean
 from fdl.training.task import Outcome
@@ -85,23 +83,3 @@ def means(sums: Any) -> np.ndarray:
     """[..., batches, names, 2], totals and counts -> [..., names], added in float64."""
     added = np.asarray(sums, np.float64).sum(-3)
     return added[..., 0] / np.where(added[..., 1] == 0, 1.0, added[..., 1])
-
-
-def reported(reports: Mapping[str, Callable[[Any], Any]], dataset: Dataset, outputs: Any) -> dict[str, float]:
-    """What the reports say of the outputs of an evaluation set, [batches, B, ...], without the rows of the padding.
-
-    Raises:
-      InputError: there are no outputs; a report that is no number.
-    """
-    if not reports:
-        return {}
-    if outputs is None:
-        raise InputError("reports: the objective returns no outputs: Outcome(..., outputs=...)")
-    rows = jax.tree.map(lambda leaf: dataset.join(np.asarray(leaf)), outputs)
-    found = {}
-    for name, report in reports.items():
-        value = np.asarray(report(rows), np.float64)
-        if value.ndim:
-            raise InputError(f"reports {name!r}: expected a number, got an array {list(value.shape)}")
-        found[name] = float(value)
-    return found

@@ -27,8 +27,9 @@ from fdl.training.fields import leaves, replaced, value_at
 from fdl.training.members import Member, Over, check_count, check_devices, check_hooks, check_seeds, expand
 from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, weak_column
 from fdl.training.rehearsal import rehearse
+from fdl.training.reports import check_names
 from fdl.training.rewind import Moment
-from fdl.training.run import continued, interruptible, run_key, told_how_to_go_on
+from fdl.training.run import continued, interruptible, remarks, run_key, told_how_to_go_on
 from fdl.training.sweep_result import Bucket, SweepResult
 
 
@@ -120,7 +121,7 @@ def execute(
     check_seeds(seeds)
     members = [Member(replaced(config, setting), setting, int(seed)) for setting in settings for seed in seeds]
     where = list(jax.devices()) if devices is None else check_devices(devices)
-    chosen = _Options(build, where, resume, tell or (lambda line: None), **options)
+    chosen = _Options(build, where, resume, tell or (lambda line: None), remarks(tell), **options)
     if folder is None:
         if resume:
             raise InputError("sweep: resume needs the folder of the sweep")
@@ -128,12 +129,13 @@ def execute(
     told = {"seeds": [int(seed) for seed in seeds], "settings": config_hash(settings)}
     with RunFolder(folder, config=config, seed=told, resume=bool(resume)) as files:
         files.note(over=over)
-        result = _trained(members, dataclasses.replace(chosen, files=files))
+        result = _trained(members, dataclasses.replace(chosen, files=files, remark=remarks(tell, files)))
         result.to_csv(files.path / "members.csv")
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
                 result.draw(files.path / "sweep.png")
-        files.finish({**result.means(), "members": len(result), "programs": result.compiles, **result.info})
+        figures = {**result.means(), "members": len(result), "programs": result.compiles, **result.info}
+        files.finish(figures, result.stopped)
         return result
 
 
@@ -145,6 +147,7 @@ class _Options:
     devices: list[Any]
     resume: bool | Resume
     say: Callable[[str], None]
+    remark: Callable[[str], None]
     chunk: int | None = None
     hooks: Sequence[Hook] = ()
     max_members: int | None = None
@@ -211,13 +214,16 @@ class _Group:
         for experiment in experiments:
             if not isinstance(experiment, Experiment):
                 raise InputError(f"build(config) must return an fdl.Experiment, got {type(experiment).__name__}")
-        self.reports = [experiment.reports for experiment in experiments]
+        self.reports = [experiment.reports for experiment in experiments]  # they may close over their config
         config = members[0].config
         traced = tuple(name for name in traced_fields(config) if name in floats)
         self.recipe = Recipe(experiments[0], options.build, config, traced)
         if options.halving is not None and self.recipe.experiment.select is None:
             raise InputError("sweep: halving needs Experiment(select=...): it says which members are better")
-        rehearse(self.recipe.experiment)
+        measured = rehearse(self.recipe.experiment)
+        for reports in self.reports:
+            for metrics in measured.values():
+                check_names(reports, metrics)
 
     def compile(self) -> list[Untraceable]:
         """Compiles for as many members side by side as allowed and possible; says which floats cannot be traced."""
@@ -261,6 +267,7 @@ class _Group:
         options, files, experiment = self.options, self.options.files, self.recipe.experiment
         keys, hyper = self._block(self.programs.recipe, first)
         more: Any = {"reports": [self.reports[i] for i in self._rows(first)], "rungs": self._rungs()}
+        more["remark"] = options.remark
         watchers: list[Watcher] = [] if files is None else [files.latest]
         with ExitStack() as stack:
             count = min(self.block, len(self.members) - first)

@@ -57,6 +57,7 @@ class SweepResult:
       buckets: one for each program.
       compiles: the number of training programs compiled.
       info: seconds_compile, seconds_train: of all programs together.
+      stopped: why a hook stopped the first members that it did stop, see `fdl.Stop`; None where none did.
     """
 
     configs: tuple[Any, ...]
@@ -69,6 +70,7 @@ class SweepResult:
     buckets: tuple[Bucket, ...]
     compiles: int
     info: dict[str, float] = field(default_factory=dict)
+    stopped: str | None = None
 
     @classmethod
     def of(cls, members: Sequence[Any], buckets: Sequence[Bucket]) -> SweepResult:
@@ -106,6 +108,7 @@ class SweepResult:
                 "seconds_compile": sum(bucket.blocks[0].seconds_compile for bucket in buckets),
                 "seconds_train": sum(block.seconds for bucket in buckets for block in bucket.blocks),
             },
+            next((block.stopped for bucket in buckets for block in bucket.blocks if block.stopped), None),
         )
 
     def __len__(self) -> int:

@@ -54,9 +54,14 @@ def test_what_is_better_by_less_than_min_delta_is_not_better():
 
 def test_nan_never_wins_and_costs_patience():
     nan = float("nan")
-    run = fdl.run(along([nan, 3.0, nan, nan, 1.0], patience=2))
+    with pytest.warns(UserWarning, match="patience=2") as told:
+        run = fdl.run(along([nan, 3.0, nan, nan, 1.0], patience=2))
+    assert [str(each.message).partition(":")[0] for each in told] == [
+        f"val/loss is not finite after step {step}" for step in (1, 3, 4)
+    ]
     assert (run.info["steps"], run.info["best_step"], run.metrics["val/loss"]) == (4, 2, 3.0)
-    never = fdl.run(along([nan, nan, nan], patience=2))
+    with pytest.warns(UserWarning, match="it is never the best"):
+        never = fdl.run(along([nan, nan, nan], patience=2))
     assert (never.info["steps"], "best_step" in never.info, float(never.params)) == (2, False, 2.0)
 
 
