@@ -51,7 +51,7 @@ def _kind(file: BinaryIO) -> FileKind:
     if not head:
         return FileKind("an empty file", _AGAIN)
     if not head.strip(b"\0"):
-        return FileKind("a file that starts with zeros alone", f"an interrupted copy? {_AGAIN}")
+        return FileKind("a file whose start is zeros alone", f"an interrupted copy? {_AGAIN}")
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _zip(file)
     text = _text(head)

@@ -164,7 +164,7 @@ def _unequal(rows: Any) -> str:
         return ""
     for i, shape in enumerate(shapes):
         if shape != shapes[0]:
-            return f" (row 0 has shape {list(shapes[0])}, row {i} {list(shape)}; pad them)"
+            return f" (row 0 has shape {list(shapes[0])}, row {i} {list(shape)}; pad them: fdl.data.pad)"
     return ""
 
 

@@ -87,8 +87,9 @@ def _mutag(split: str) -> Arrays:
         return everything
     name, fold = split.split("-")
     path = locate(f"mutag/10fold_idx/{name}_idx-{fold}.txt")
-    with damage(str(path), "a graph number on every line"):
-        return everything.take([int(word) for word in path.read_text(encoding="utf-8").split()])
+    return everything.take(
+        [number for line in text.read_integers(path, "a graph number on every line") for number in line]
+    )
 
 
 def _tinyshakespeare(split: str) -> Arrays:

@@ -242,7 +242,7 @@ def _joined(examples: list[dict[str, Any]], rows: list[int]) -> Batch:
         if mine != shapes[0]:
             raise InputError(
                 f"from_indexable: examples must have equal shapes; example {rows[0]} is {_spelled(shapes[0])}, "
-                f"example {row} is {_spelled(mine)}; pad them"
+                f"example {row} is {_spelled(mine)}; pad them: fdl.data.pad"
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 

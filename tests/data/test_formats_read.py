@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.io
 import scipy.signal
 import scipy.sparse
 
@@ -23,7 +22,6 @@ from fdl.data.formats.cifar import read_cifar
 from fdl.data.formats.graph_sets import read_graph_text
 from fdl.data.formats.idx import read_idx
 from fdl.data.formats.images import read_image, read_image_folder
-from fdl.data.formats.matlab import read_matlab
 from fdl.data.formats.mel import log_mel, mel_filters
 from fdl.data.formats.npz import read_npz
 from fdl.data.formats.pickled import KNOWN, Record, read_pickle, read_stream
@@ -254,22 +252,6 @@ def test_htk_triangles() -> None:
     np.testing.assert_allclose(mel_filters(16000, 16000, 20).sum(1), 1, rtol=1e-4)  # slaney: area 1, bins of 1 Hz
     with pytest.raises(InputError, match="did you mean 'slaney'"):
         mel_filters(16000, 400, scale="slany")
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-def test_matlab_as_scipy_writes_it(compressed: bool) -> None:
-    cells = np.empty((2, 2), object)
-    cells[:] = [[np.eye(2), np.array([[7]], np.uint8)], [np.zeros((1, 0)), np.array([[1, -2]], np.int16)]]
-    file = io.BytesIO()
-    scipy.io.savemat(file, {"a": np.arange(6.0).reshape(2, 3), "cells": cells}, do_compression=compressed)
-    read = read_matlab(file.getvalue())
-    np.testing.assert_array_equal(read["a"], np.arange(6.0).reshape(2, 3))
-    for got, expected in zip(read["cells"], cells.T.ravel(), strict=True):
-        np.testing.assert_array_equal(got, expected, strict=True)
-    file = io.BytesIO()
-    scipy.io.savemat(file, {"text": "words"})
-    with pytest.raises(InputError, match="array of class 4: not supported"):
-        read_matlab(file.getvalue())
 
 
 def test_graph_text() -> None:

@@ -129,7 +129,7 @@ def test_rows_are_padded_to_one_dtype() -> None:
     padded, lengths = pad([[1], [], [0.5, 2]])
     assert padded.tolist() == [[1, 0], [0, 0], [0.5, 2]]
     assert lengths.tolist() == [1, 0, 2]
-    assert pad([[], [3]])[0].dtype == np.int64
+    assert pad([[], [3]])[0].dtype == np.int32
     with pytest.raises(InputError, match=r"expected rows \[t, 2\], got \[1, 3\] in row 1"):
         pad([np.zeros((2, 2)), np.zeros((1, 3))])
     with pytest.raises(InputError, match="at least one row"):

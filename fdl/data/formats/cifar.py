@@ -37,9 +37,9 @@ def read_cifar(
     source = open_source(source, "a CIFAR batch")
     record = num_labels + _PIXELS
     data = source.read(record * _MOST)
-    if source.kind() and len(data) % record:
+    if not data or (source.kind() and len(data) % record):
         raise source.other(f"a CIFAR batch of records of {record} bytes")
-    if not data or len(data) % record:
+    if len(data) % record:
         raise source.error(f"a CIFAR batch of records of {record} bytes", f"{len(data)} bytes")
     rows = np.frombuffer(data, np.uint8).reshape(-1, record)
     labels = rows[:, :num_labels].copy()

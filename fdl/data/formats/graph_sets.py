@@ -8,6 +8,7 @@ from os import PathLike
 import numpy as np
 
 from fdl.data.formats.source import Source, damage, open_source
+from fdl.data.formats.text import read_integers
 from fdl.data.graphs import Graph, undirected
 
 
@@ -34,7 +35,7 @@ def read_graph_text(source: str | PathLike[str] | bytes | Source) -> list[Graph]
     edges: list[np.ndarray] = []
     labels: list[int] = []
     with damage(source.name, "graphs as lines of integers"):
-        lines = iter([[int(word) for word in line.split()] for line in source.read().splitlines() if line.strip()])
+        lines = iter(read_integers(source, "graphs as lines of integers"))
         (count,) = next(lines, [0])
         for _ in range(count):
             size, label = next(lines, [])
@@ -62,6 +63,9 @@ def read_tudataset(files: Mapping[str, str | PathLike[str] | bytes]) -> list[Gra
     Args:
       files: "A" ("row, column" of all adjacency matrices end to end), "graph_indicator" (the graph of each node),
         "graph_labels", "node_labels". Nodes and graphs are counted from 1.
+
+    Raises:
+      InputError: a damaged or other file; files that do not go together.
 
     Source: C. Morris et al., "TUDataset: a collection of benchmark datasets for learning with graphs" (2020).
 
@@ -102,8 +106,8 @@ def _graphs(tags: list[np.ndarray], edges: list[np.ndarray], labels: list[int]) 
 def _columns(file: str | PathLike[str] | bytes, what: str, width: int) -> np.ndarray:
     source = open_source(file, what)
     with damage(source.name, what):
-        rows = [[int(word) for word in line.split(b",")] for line in source.read().splitlines() if line.strip()]
-        if not rows or any(len(row) != width for row in rows):
+        rows = read_integers(source, what, ",")
+        if any(len(row) != width for row in rows):
             raise ValueError(f"rows that are not all of {width} integers")
         return np.asarray(rows, np.int64)
 

@@ -39,6 +39,12 @@ def read_image(
         zero, a drawing that has the colour of its background.
 
     torchvision: `io.decode_image`, which drops transparency by default and does not turn the image.
+
+    >>> import PIL.Image
+    >>> file = io.BytesIO()
+    >>> PIL.Image.new("RGB", (2, 1), (255, 0, 0)).save(file, "PNG")
+    >>> read_image(file.getvalue()).tolist()
+    [[[255, 0, 0], [255, 0, 0]]]
     """
     pillow = _pillow()
     if mode not in MODES:

@@ -57,6 +57,16 @@ def read_image_folder(
         that is damaged or of another size; more than 2 GiB of pixels.
 
     torchvision: `datasets.ImageFolder`, which reads lazily, takes images of any size and folders within classes.
+
+    >>> import tempfile
+    >>> import PIL.Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("cats", "dogs"):
+    ...     (folder / name).mkdir()
+    ...     PIL.Image.new("L", (3, 2)).save(folder / name / "1.png")
+    >>> images = read_image_folder(folder, mode="L")
+    >>> images.x.shape, images.y.tolist(), images.classes
+    ((2, 2, 3, 1), [0, 1], ('cats', 'dogs'))
     """
     top = user_path(folder)
     if not top.is_dir():

@@ -25,11 +25,16 @@ def read_npz(source: str | PathLike[str] | bytes | Source, limit: int = LARGEST_
     parser for the headers.
 
     Args:
-      source: the file.
+      source: the file, in whose path `~` is the home folder; or its bytes.
       limit: bytes that all members may unpack to.
 
     Raises:
       InputError: no archive, a damaged one, arrays of objects or of records.
+
+    >>> file = io.BytesIO()
+    >>> np.savez(file, x=np.ones(2), y=np.array([0, 1]))
+    >>> {name: array.tolist() for name, array in read_npz(file.getvalue()).items()}
+    {'x': [1.0, 1.0], 'y': [0, 1]}
     """
     source = open_source(source, "an .npz archive")
     arrays = {}
@@ -38,6 +43,8 @@ def read_npz(source: str | PathLike[str] | bytes | Source, limit: int = LARGEST_
     with damage(source.name, "an .npz archive"):
         with zipfile.ZipFile(io.BytesIO(source.packed)) as archive:
             members = archive.infolist()
+            if members and not any(member.filename.endswith(".npy") for member in members):
+                raise source.other("an .npz archive")
             for member in members:
                 if member.flag_bits & 1 or member.compress_type not in _METHODS or member.file_size > limit:
                     raise source.error(f"members stored or deflated, of at most {limit} bytes", repr(member.filename))
@@ -51,7 +58,16 @@ def read_npz(source: str | PathLike[str] | bytes | Source, limit: int = LARGEST_
 
 
 def read_npy(source: str | PathLike[str] | bytes | Source) -> np.ndarray:
-    """The array of an .npy file, in the machine's byte order; see `read_npz`."""
+    """The array of an .npy file, in the machine's byte order; see `read_npz`.
+
+    Raises:
+      InputError: another or a damaged file, an array of objects or of records.
+
+    >>> file = io.BytesIO()
+    >>> np.save(file, np.array([1, 2], ">i4"))
+    >>> read_npy(file.getvalue())
+    array([1, 2], dtype=int32)
+    """
     source = open_source(source, "an .npy file")
     data = source.packed
     version = data[6:7]

@@ -10,6 +10,7 @@ import numpy as np
 
 from fdl.data.formats.pickled import Record, read_pickle
 from fdl.data.formats.source import Source, open_source
+from fdl.data.formats.text import read_integers
 from fdl.data.graphs import undirected
 
 PARTS = ("x", "tx", "allx", "ty", "ally", "graph", "test.index")
@@ -108,10 +109,7 @@ def _labels(source: Source) -> np.ndarray:
 
 def _index(source: Source, low: int, high: int) -> np.ndarray:
     """The node numbers of the test set, one a line."""
-    lines = source.read().split()
-    if not lines or not all(line.isdigit() and len(line) < 10 for line in lines):
-        raise source.error("a node number on every line", "something else")
-    index = np.asarray([int(line) for line in lines])
+    index = np.asarray([number for line in read_integers(source, "a node number on every line") for number in line])
     if len(np.unique(index)) != len(index) or index.min() < low or index.max() >= high:
         raise source.error(f"different node numbers in {low}..{high - 1}", f"{index.min()}..{index.max()}")
     return index

@@ -46,7 +46,7 @@ def read_table(
     where a blank line with a row behind it is a missing value.
 
     Args:
-      source: a file in UTF-8, perhaps gzipped.
+      source: a file in UTF-8, perhaps packed by gzip, xz or bzip2; `~` in its path is the home folder.
       columns: name -> kind: "float", "int", "category" (codes in the order of the sorted values), the values of a
         category themselves (any other is then an error), "text", or "skip".
       header: the first line holds names, and every one of `columns` must be there, in any order; those that are not
@@ -68,6 +68,8 @@ def read_table(
     _check_arguments(columns, delimiter, decimal)
     source = open_source(source, "a table")
     name, text = read_as_written(source, "a table")
+    if not text.strip():
+        raise source.other("a table with rows")
     rows = _rows(name, text, delimiter, csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
     if header:
         rows = list(itertools.dropwhile(lambda row: not "".join(row[1]).strip(), rows))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fdl.data.conversion import host_array
 from fdl.data.formats.source import Source, open_source
 from fdl.errors import InputError, did_you_mean
 from fdl.file_kinds import HEAD
+
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 
 
 class Text(NamedTuple):
@@ -21,7 +26,7 @@ class Text(NamedTuple):
 
 
 def read_text(source: str | PathLike[str] | bytes | Source, what: str = "text") -> Text:
-    """A text file, perhaps gzipped: UTF-8, or UTF-16 with a byte order mark; line ends become "\\n".
+    """A text file, perhaps packed: UTF-8, or UTF-16 with a byte order mark; line ends become "\\n".
 
     Args:
       source: the file.
@@ -49,9 +54,41 @@ def read_as_written(source: str | PathLike[str] | bytes | Source, what: str) -> 
             raise source.other(f"{what} in UTF-8") from None
         got = f"byte {data[error.start]:#04x} at {error.start}"
         raise source.error(f"{what} in UTF-8", f"{got} (Latin-1 or Windows-1252? save it as UTF-8)") from None
-    if "\0" in text[:HEAD] and source.kind():
+    if _CONTROL.search(text[:HEAD]) and source.kind():
         raise source.other(f"{what} in UTF-8")
     return Text(source.name, text.lstrip("\ufeff"))
+
+
+def read_integers(
+    source: str | PathLike[str] | bytes | Source, what: str, separator: str | None = None
+) -> list[list[int]]:
+    """The integers on each line of a text, without the lines that are blank.
+
+    Args:
+      source: the file.
+      what: what the file should be, for the errors.
+      separator: between the integers; None = blanks.
+
+    Raises:
+      InputError: as `read_text`; no integers, or anything else among them, with its line.
+
+    >>> read_integers(b"1 -2\\n\\n3\\n", "a file of integers")
+    [[1, -2], [3]]
+    """
+    source = open_source(source, what)
+    rows = []
+    for number, line in enumerate(read_text(source, what).text.split("\n"), 1):
+        words = [word.strip() for word in line.split(separator)] if line.strip() else []
+        odd = next((word for word in words if not _INTEGER.fullmatch(word)), None)
+        if odd is not None:
+            if source.kind():
+                raise source.other(what)
+            raise source.error(f"{what}, integers on every line", f"{odd[:40]!r} on line {number}")
+        if words:
+            rows.append([int(word) for word in words])
+    if not rows:
+        raise source.other(what)
+    return rows
 
 
 def vocabulary(text: str) -> str:
@@ -76,7 +113,7 @@ def pad(rows: Sequence[Any], length: int | None = None) -> tuple[np.ndarray, np.
     """Arrays of different lengths as one, with zeros behind: [n, length, ...] and the lengths, int32 [n].
 
     Args:
-      rows: arrays or lists [t, ...], equal but for t.
+      rows: [t, ...], equal but for t: whatever `Arrays` takes, as it takes it.
       length: None = that of the longest row.
 
     Raises:
@@ -84,9 +121,9 @@ def pad(rows: Sequence[Any], length: int | None = None) -> tuple[np.ndarray, np.
 
     >>> pad([[1, 2], [3]])
     (array([[1, 2],
-           [3, 0]]), array([2, 1], dtype=int32))
+           [3, 0]], dtype=int32), array([2, 1], dtype=int32))
     """
-    arrays = [np.asarray(row) for row in rows]
+    arrays = [host_array(row, f"row {number}") for number, row in enumerate(rows)]
     if not arrays:
         raise InputError("pad: expected at least one row, got no rows")
     for number, array in enumerate(arrays):

@@ -36,7 +36,7 @@ def read_wav(source: str | PathLike[str] | bytes | Source) -> Sound:
     A streamed file, whose header says no size, goes on to the end of the file.
 
     Args:
-      source: the file.
+      source: the file, in whose path `~` is the home folder; or its bytes.
 
     Raises:
       InputError: another format, another encoding (mu-law, ADPCM), or a file that stops before its sound does.
