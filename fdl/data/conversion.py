@@ -106,8 +106,8 @@ def _array(value: Any, where: str) -> np.ndarray:
     if _sparse(value):
         _refuse(where, f"a sparse {type(value).__name__}", "pass value.toarray() (todense()) if that fits into memory")
     library = type(value).__module__.partition(".")[0]
-    if _is_tensor(value):
-        return _from_torch(value, where)
+    if is_tensor(value):
+        return from_torch(value, where)
     if library == "pandas":
         return _from_pandas(value, where)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
@@ -127,7 +127,8 @@ def _sparse(value: Any) -> bool:
     return hasattr(value, "toarray") or (hasattr(value, "todense") and not isinstance(value, np.ndarray))
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of PyTorch, which is not imported for that."""
     return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
@@ -168,7 +169,8 @@ def _unequal(rows: Any) -> str:
     return ""
 
 
-def _from_torch(tensor: Any, where: str) -> np.ndarray:
+def from_torch(tensor: Any, where: str) -> np.ndarray:
+    """A tensor of PyTorch in its own dtype (bfloat16 and float8 as those of `ml_dtypes`); InputError without data."""
     torch = sys.modules["torch"]
     if tensor.is_nested or tensor.layout != torch.strided:
         _refuse(where, f"a sparse or ragged tensor ({tensor.layout})", "pass value.to_dense(), or pad it")
@@ -251,7 +253,7 @@ def _unmasked(array: np.ma.MaskedArray, where: str) -> np.ndarray:
 def _from_objects(array: np.ndarray, where: str) -> np.ndarray:
     """Numbers, or equal arrays of them, that stand in an array of objects."""
     items = array.ravel().tolist()
-    if array.ndim and items and all(isinstance(item, np.ndarray | list) or _is_tensor(item) for item in items):
+    if array.ndim and items and all(isinstance(item, np.ndarray | list) or is_tensor(item) for item in items):
         rows = _stacked(items, where)
         return rows.reshape(*array.shape, *rows.shape[1:])
     odd = next((i for i, item in enumerate(items) if not isinstance(item, _SCALARS)), None)

@@ -24,6 +24,7 @@ import numpy as np
 from fdl.data.byte_pairs import from_utf8, merged, to_utf8
 from fdl.errors import InputError
 from fdl.file_kinds import file_kind
+from fdl.paths import user_path
 from fdl.shapes import check_range
 
 
@@ -197,7 +198,7 @@ class BytePair:
           InputError: no such file; a line that is none of these.
         """
         try:
-            lines = Path(path).expanduser().read_bytes().splitlines()
+            lines = user_path(path).read_bytes().splitlines()
         except OSError as error:
             raise InputError(f"BytePair: cannot read {str(path)!r}: {error.strerror}") from None
         ranks = {}
@@ -258,7 +259,7 @@ class HuggingFace:
             import tokenizers  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise InputError("a tokenizer.json needs the package tokenizers: pip install 'fdl[text]'") from None
-        path = Path(path).expanduser()
+        path = user_path(path)
         path = path / "tokenizer.json" if path.is_dir() else path
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))

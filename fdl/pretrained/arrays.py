@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
+from fdl.data.conversion import from_torch, is_tensor
 from fdl.errors import InputError
 
 
@@ -48,8 +48,10 @@ def as_array(name: str, value: Any) -> np.ndarray:
     >>> as_array("w", [[1.0, 2.0]]).shape
     (1, 2)
     """
+    if is_tensor(value):
+        value = from_torch(value, repr(name[:200]))
     try:
-        array = np.asarray(_from_torch(value) if type(value).__module__.partition(".")[0] == "torch" else value)
+        array = np.asarray(value)
     except Exception as error:  # whatever a library of arrays raises
         raise InputError(f"{name[:200]!r}: expected an array, got {type(value).__name__} ({error})") from None
     if np.ma.is_masked(value):
@@ -69,12 +71,3 @@ def _flat(tensors: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{path}{name}/")
         else:
             yield f"{path}{name}", value
-
-
-def _from_torch(value: Any) -> np.ndarray:
-    """A tensor of PyTorch, on any device, with a gradient or without; half precision keeps its dtype."""
-    value = value.detach().cpu().resolve_conj().resolve_neg()
-    dtype = str(value.dtype).removeprefix("torch.")
-    if hasattr(ml_dtypes, dtype):  # unknown to NumPy
-        return value.float().numpy().astype(getattr(ml_dtypes, dtype))
-    return value.numpy()

@@ -16,6 +16,7 @@ from fdl.data.formats.npz import read_npz
 from fdl.data.formats.pickled import read_pickle
 from fdl.errors import InputError
 from fdl.file_kinds import file_kind
+from fdl.paths import user_path
 from fdl.pretrained.arrays import Lazy, as_array, named
 from fdl.pretrained.onnx import read_onnx
 from fdl.pretrained.safetensors import Safetensors
@@ -134,12 +135,12 @@ def read_json(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
 
 def as_path(path: Any, where: str) -> Path:
     """A path with "~" as the home folder; InputError for anything else."""
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise InputError(f"{where}: expected a path, got {'an empty one' if path == '' else type(path).__name__}")
+    if path == "":
+        raise InputError(f"{where}: expected a path, got an empty text")
     try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # "~nobody"
-        raise InputError(f"{where}: {path}: {error}") from None
+        return user_path(path)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 class _Merged(Lazy):
