@@ -74,7 +74,12 @@ def host_array(value: Any, name: str) -> np.ndarray:
             "compute it from fields that are not swept, or apply the swept value in the objective or in augment"
         )
     where = f"dataset array {name!r}"
-    return _for_device(_numbers(_array(value, where), where), where)
+    return _for_device(numbers(value, where), where)
+
+
+def numbers(value: Any, where: str) -> np.ndarray:
+    """As `host_array`, but in whatever width the numbers have; `where` stands at the start of an error."""
+    return _numbers(_array(value, where), where)
 
 
 def tree_path(path: Any) -> str:
@@ -106,8 +111,8 @@ def _array(value: Any, where: str) -> np.ndarray:
     if _sparse(value):
         _refuse(where, f"a sparse {type(value).__name__}", "pass value.toarray() (todense()) if that fits into memory")
     library = type(value).__module__.partition(".")[0]
-    if is_tensor(value):
-        return from_torch(value, where)
+    if _is_tensor(value):
+        return _from_torch(value, where)
     if library == "pandas":
         return _from_pandas(value, where)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
@@ -127,8 +132,7 @@ def _sparse(value: Any) -> bool:
     return hasattr(value, "toarray") or (hasattr(value, "todense") and not isinstance(value, np.ndarray))
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor of PyTorch, which is not imported for that."""
+def _is_tensor(value: Any) -> bool:
     return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
 
 
@@ -169,8 +173,8 @@ def _unequal(rows: Any) -> str:
     return ""
 
 
-def from_torch(tensor: Any, where: str) -> np.ndarray:
-    """A tensor of PyTorch in its own dtype (bfloat16 and float8 as those of `ml_dtypes`); InputError without data."""
+def _from_torch(tensor: Any, where: str) -> np.ndarray:
+    """Its own dtype; bfloat16 and float8 are those of `ml_dtypes`."""
     torch = sys.modules["torch"]
     if tensor.is_nested or tensor.layout != torch.strided:
         _refuse(where, f"a sparse or ragged tensor ({tensor.layout})", "pass value.to_dense(), or pad it")
@@ -253,7 +257,7 @@ def _unmasked(array: np.ma.MaskedArray, where: str) -> np.ndarray:
 def _from_objects(array: np.ndarray, where: str) -> np.ndarray:
     """Numbers, or equal arrays of them, that stand in an array of objects."""
     items = array.ravel().tolist()
-    if array.ndim and items and all(isinstance(item, np.ndarray | list) or is_tensor(item) for item in items):
+    if array.ndim and items and all(isinstance(item, np.ndarray | list) or _is_tensor(item) for item in items):
         rows = _stacked(items, where)
         return rows.reshape(*array.shape, *rows.shape[1:])
     odd = next((i for i, item in enumerate(items) if not isinstance(item, _SCALARS)), None)

@@ -198,11 +198,14 @@ class BytePair:
           InputError: no such file; a line that is none of these.
         """
         try:
-            lines = user_path(path).read_bytes().splitlines()
+            data = user_path(path).read_bytes()
         except OSError as error:
             raise InputError(f"BytePair: cannot read {str(path)!r}: {error.strerror}") from None
+        kind = file_kind(data)
+        if kind.advice:  # a file of another format, which has a name
+            raise InputError(f"{path}: expected a file of ranks, a line for each token, got {kind}")
         ranks = {}
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(data.splitlines(), 1):
             try:
                 token, rank = line.split()
                 ranks[base64.b64decode(token, validate=True)] = int(rank)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from fdl.data.conversion import from_torch, is_tensor
+from fdl.data.conversion import numbers
 from fdl.errors import InputError
 
 
@@ -28,9 +27,9 @@ def named(tensors: Any) -> Mapping[str, Any]:
     if isinstance(tensors, Lazy):
         return tensors
     if not isinstance(tensors, Mapping):
-        raise InputError(
-            f"expected a path, or arrays by name as `fdl.pretrained.read` gives them, got {type(tensors).__name__}"
-        )
+        advice = "; pass its state_dict()" if hasattr(tensors, "state_dict") else ""
+        got = f"{type(tensors).__name__}{advice}"
+        raise InputError(f"expected a path, or arrays by name as `fdl.pretrained.read` gives them, got {got}")
     flat: dict[str, Any] = {}
     for name, value in _flat(tensors):
         if name in flat:
@@ -48,19 +47,10 @@ def as_array(name: str, value: Any) -> np.ndarray:
     >>> as_array("w", [[1.0, 2.0]]).shape
     (1, 2)
     """
-    if is_tensor(value):
-        value = from_torch(value, repr(name[:200]))
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # whatever a library of arrays raises
-        raise InputError(f"{name[:200]!r}: expected an array, got {type(value).__name__} ({error})") from None
+    where = repr(name[:200])
     if np.ma.is_masked(value):
-        raise InputError(f"{name[:200]!r}: expected an array without masked values, got {np.ma.count_masked(value)}")
-    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
-        raise InputError(f"{name[:200]!r}: expected an array of numbers, got {type(value).__name__} of {array.dtype}")
-    if array.dtype == np.longdouble:  # which JAX does not know
-        return array.astype(np.float64)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+        raise InputError(f"{where}: expected an array without masked values, got {np.ma.count_masked(value)}")
+    return numbers(value, where)
 
 
 def _flat(tensors: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,9 +14,8 @@ from fdl.initializers import Zeros
 from fdl.ops.norm import widen
 from fdl.ops.segment import gather
 from fdl.pretrained import mapping
-from fdl.pretrained.files import as_path
+from fdl.pretrained.files import as_path, read
 from fdl.pretrained.mapping import Report, Rule
-from fdl.pretrained.tf_checkpoint import read_tf_checkpoint
 
 FEATURES, CLASSES, HEADS = 1433, 7, 8
 
@@ -61,7 +60,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Layer, Tree, Tree, Report]:
         elu=jax.nn.elu,
         output=BiasedGAT(64, CLASSES, 1, concat=False),
     )
-    return model, *mapping.load(model, read_tf_checkpoint(as_path(path, "gat_cora.load")), rules())
+    return model, *mapping.load(model, read(as_path(path, "gat_cora.load")), rules())
 
 
 def rules() -> list[Rule]:

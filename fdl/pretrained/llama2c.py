@@ -87,11 +87,11 @@ def read_llama2c(path: str | os.PathLike[str]) -> tuple[Config, dict[str, np.nda
     source = open_source(as_path(path, "llama2c"), "a model of llama2.c")
     data = source.read()
     if len(data) < 28:
-        raise source.error("a model of llama2.c", f"{len(data)} bytes")
+        raise source.error("a model of llama2.c", str(source.kind() or f"{len(data)} bytes"))
     D, F, L, H, G, V, T = struct.unpack("<7i", data[:28])
     config = Config(D, F, L, H, G, abs(V), T, tied=V > 0)
     if not all(0 < size < _MOST for size in config[:7]) or config.features % config.num_heads:
-        raise source.error("a model of llama2.c", f"the sizes {config[:7]}")
+        raise source.error("a model of llama2.c", str(source.kind() or f"the sizes {config[:7]}"))
     V, K = abs(V), D // H
     shapes = {"token_embedding_table": (V, D), "rms_att_weight": (L, D), "wq": (L, H * K, D), "wk": (L, G * K, D)}
     shapes |= {"wv": (L, G * K, D), "wo": (L, D, H * K), "rms_ffn_weight": (L, D), "w1": (L, F, D), "w2": (L, D, F)}
@@ -147,19 +147,13 @@ class Tokenizer:
         if type(vocab_size) is not int or vocab_size < 1:
             raise InputError(f"Tokenizer: vocab_size: expected a whole number > 0, got {vocab_size!r:.80}")
         source = open_source(as_path(path, "llama2c"), "a tokenizer of llama2.c")
-        data, start = source.read(), 4
-        tokens, scores = [], []
-        with damage(source.name, "a tokenizer of llama2.c"):
-            for _ in range(vocab_size):
-                score, length = struct.unpack_from("<fi", data, start)
-                if not 0 <= length <= len(data) - start - 8:
-                    raise ValueError(f"a token of {length} bytes")
-                tokens.append(data[start + 8 : start + 8 + length])
-                scores.append(score)
-                start += 8 + length
-            if start != len(data):
-                raise ValueError(f"{len(data)} bytes, where {vocab_size} tokens end at {start}")
-        return cls(tokens, scores)
+        try:
+            with damage(source.name, "a tokenizer of llama2.c"):
+                return cls(*_tokens(source.read(), vocab_size))
+        except InputError:
+            if source.kind():
+                raise source.other("a tokenizer of llama2.c") from None
+            raise
 
     def encode(self, text: str) -> list[int]:
         """START and the ids of the text, a space before it, as sentencepiece does; InputError without ids for it."""
@@ -185,6 +179,21 @@ class Tokenizer:
         tokens = [self.tokens[i] for i in itertools.takewhile(lambda i: i not in (START, END), numbers)]
         data = b"".join(bytes([int(token[3:5], 16)]) if _is_byte(token) else token for token in tokens)
         return from_utf8(data).removeprefix(" ")
+
+
+def _tokens(data: bytes, vocab_size: int) -> tuple[list[bytes], list[float]]:
+    """The tokens of a file and their scores."""
+    tokens, scores, start = [], [], 4
+    for _ in range(vocab_size):
+        score, length = struct.unpack_from("<fi", data, start)
+        if not 0 <= length <= len(data) - start - 8:
+            raise ValueError(f"a token of {length} bytes")
+        tokens.append(data[start + 8 : start + 8 + length])
+        scores.append(score)
+        start += 8 + length
+    if start != len(data):
+        raise ValueError(f"{len(data)} bytes, where {vocab_size} tokens end at {start}")
+    return tokens, scores
 
 
 def _is_byte(token: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
@@ -146,8 +147,8 @@ def load(
       dtype: of the params; as stored unless given. State is float32.
 
     Raises:
-      InputError: a table of what is missing (-), misshapen (!) and unused (+); params of whole numbers (quantized
-        weights).
+      InputError: a table of what is missing (-, with the nearest of the unused names), misshapen (!) and unused (+);
+        params of whole numbers (quantized weights), or of complex ones unless `dtype` is complex.
 
     >>> import fdl
     >>> tensors = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
@@ -162,7 +163,7 @@ def load(
     file, tensors = ("the file", tensors) if not isinstance(tensors, str | os.PathLike) else (tensors, read(tensors))
     tensors = named(tensors)
     specs: dict[str, Param] = dict(leaves(layer.specs()))
-    values, report = _values(specs, tensors, rules)
+    values, report = _values(specs, tensors, rules, dtype)
     if strict and not report.complete:
         raise InputError(f"{file} does not fit the model:\n{report.table(10)}{_hint(report, rules)}")
     for kind, tree in zip(("param", "state"), initial or ({}, {}), strict=True):
@@ -241,20 +242,33 @@ def _hint(report: Report, rules: Rules | None) -> str:
         return "\nthese are the arrays of an adapter: `pretrained.with_adapter` adds them to those of its base model"
     if report.used or not report.unused:
         return ""
-    if rules is None:
-        path = next(iter(report.missing), "head/kernel")
-        return f"\nwithout rules names must be paths, such as {path!r}: pass rules=[pretrained.Rule(name, path), ...]"
     for name in report.unused[:5]:
         for cut in (found.end() for found in re.finditer("[./]", name)):
-            if _find(name[cut:], rules, "sources")[0] is not None:
+            start, rest = name[:cut], name[cut:]
+            if rules is None and rest in report.missing:
                 return (
-                    f"\nthe rules fit without the start {name[:cut]!r}: pass pretrained.prefixed({name[:cut]!r}, rules)"
+                    f"\nthe names fit without the start {start!r}: "
+                    f"pass {{name.removeprefix({start!r}): array for name, array in tensors.items()}}"
                 )
-    return ""
+            if rules is not None and _find(rest, rules, "sources")[0] is not None:
+                return f"\nthe rules fit without the start {start!r}: pass pretrained.prefixed({start!r}, rules)"
+    if rules is not None:
+        return ""
+    if {name.replace(".", "/") for name in report.unused} & report.missing.keys():
+        return (
+            "\nthe names fit with '/' for '.': pass {name.replace('.', '/'): array for name, array in tensors.items()}"
+        )
+    path = next(iter(report.missing), "head/kernel")
+    start = path.removesuffix(report.unused[0])
+    if start != path and start.endswith("/"):
+        return (
+            f"\nthe names fit the part {start[:-1]!r} of the model: load that part, or put {start!r} before each name"
+        )
+    return f"\nwithout rules names must be paths, such as {path!r}: pass rules=[pretrained.Rule(name, path), ...]"
 
 
 def _values(
-    specs: Mapping[str, Param], tensors: Mapping[str, Any], rules: Rules | None
+    specs: Mapping[str, Param], tensors: Mapping[str, Any], rules: Rules | None, dtype: Any
 ) -> tuple[dict[str, Any], Report]:
     """The value of every path that has one, and the report."""
     used, unused, ignored = [], [], []
@@ -273,13 +287,18 @@ def _values(
             found[sources] = rule, paths
         else:
             unused.append(name)
-    values, misshapen = _made(specs, tensors, found)
+    values, misshapen = _made(specs, tensors, found, dtype)
     missing = {path: _looked_for(path, rules, tensors) for path in specs if path not in owner}
+    for path in list(missing)[:_NEAREST]:
+        missing[path] += _nearest(path, rules, unused)
     return values, Report(tuple(used), tuple(unused), tuple(ignored), missing, misshapen)
 
 
 def _made(
-    specs: Mapping[str, Param], tensors: Mapping[str, Any], found: Mapping[tuple[str, ...], tuple[Rule, list[str]]]
+    specs: Mapping[str, Param],
+    tensors: Mapping[str, Any],
+    found: Mapping[tuple[str, ...], tuple[Rule, list[str]]],
+    dtype: Any,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The values by path, and why some cannot be made."""
     values: dict[str, Any] = {}
@@ -287,7 +306,8 @@ def _made(
     for sources, (rule, paths) in found.items():
         arrays = [as_array(source, tensors[source]) for source in sources]
         shapes = [specs[path].shape for path in paths]
-        kinds = {path: _unfit(specs[path], array) for path in paths for array in arrays if _unfit(specs[path], array)}
+        unfit = {path: [_unfit(specs[path], array, dtype) for array in arrays] for path in paths}
+        kinds = {path: next(filter(None, reasons)) for path, reasons in unfit.items() if any(reasons)}
         if kinds:
             misshapen |= {path: f"{kind}, got {sources[0]!r} of {arrays[0].dtype}" for path, kind in kinds.items()}
             continue
@@ -300,12 +320,13 @@ def _made(
     return values, misshapen
 
 
-def _unfit(spec: Param, array: np.ndarray) -> str:
+def _unfit(spec: Param, array: np.ndarray, dtype: Any) -> str:
     """What is wrong with the dtype of an array, "" where nothing is."""
     if spec.kind == "param" and not jnp.issubdtype(array.dtype, jnp.inexact):
         return "expected floating-point numbers (are the weights quantized?)"
-    if spec.kind == "state" and jnp.issubdtype(array.dtype, jnp.complexfloating):
-        return "expected real numbers"
+    complex_param = spec.kind == "param" and dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) and not complex_param:
+        return "expected real numbers" + " (or dtype='complex64')" * (spec.kind == "param")
     return ""
 
 
@@ -315,6 +336,15 @@ def _looked_for(path: str, rules: Rules | None, tensors: Mapping[str, Any]) -> s
         return "no rule knows it"
     absent = [name for name in (_named(source, numbers) for source in rule.sources) if name not in tensors]
     return f"expected {' and '.join(map(repr, absent[:3]))}{' ...' if len(absent) > 3 else ''}"
+
+
+def _nearest(path: str, rules: Rules | None, unused: Sequence[str]) -> str:
+    """The unused name of the file that is most like the one that was looked for."""
+    rule, numbers = _find(path, rules, "paths")
+    wanted = [_named(source, numbers) for source in rule.sources] if rule else [path]
+    names = [name for name in unused[:_COMPARED] if len(name) < _LONGEST_LINE]
+    close = difflib.get_close_matches(wanted[0], names, n=1, cutoff=0.8)
+    return f"; the nearest name is {close[0]!r}" if close else ""
 
 
 def _find(name: str, rules: Rules | None, side: str) -> tuple[Rule | None, dict[str, str]]:
@@ -346,6 +376,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 
 _LONGEST_LINE = 300
+_NEAREST, _COMPARED = 10, 500  # missing paths that get a nearest name, and names that are compared
 _PLACE = re.compile(r"\{(\w+)\}")
 
 

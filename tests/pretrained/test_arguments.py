@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 
 import fdl
 from fdl import nn, pretrained
@@ -48,6 +49,7 @@ def half_tensors() -> Any:
         (lambda: {name: array.astype(np.longdouble) for name, array in OURS.items()}, None),
         (lambda: {name: array.astype(np.float16) for name, array in OURS.items()}, None),
         (lambda: {name: np.ma.masked_array(array) for name, array in OURS.items()}, None),
+        (lambda: {name: array.astype(object) for name, array in OURS.items()}, None),
     ],
 )
 def test_arrays_of_any_kind(tensors: Any, rules: Any) -> None:
@@ -84,6 +86,10 @@ def sparse() -> Any:
     return pytest.importorskip("torch").eye(3, 2).to_sparse()
 
 
+def module_of_torch() -> Any:
+    return pytest.importorskip("torch").nn.Linear(3, 2)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "swapped": (lambda: load(OURS, MODEL), "expected a model, an `fdl.Layer`, got dict; the model comes first"),
     "a class": (lambda: load(nn.Linear, OURS), "got type"),
@@ -91,11 +97,17 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a list": (lambda: load(MODEL, [KERNEL]), "got list"),
     "no file": (lambda: load(MODEL, "absent.safetensors"), "absent.safetensors: .* no such file"),
     "numbers as names": (lambda: load(MODEL, {0: KERNEL}), "names of arrays that are text"),
-    "text": (lambda: load(MODEL, OURS | {"kernel": "abc"}), "'kernel': expected an array of numbers, got str"),
-    "None": (lambda: load(MODEL, OURS | {"kernel": None}), "'kernel': expected an array of numbers, got NoneType"),
-    "ragged": (lambda: load(MODEL, OURS | {"kernel": [[1.0], [1.0, 2.0]]}), "'kernel': expected an array"),
+    "text": (lambda: load(MODEL, OURS | {"kernel": "abc"}), "'kernel': expected numbers, got dtype <U3"),
+    "None": (lambda: load(MODEL, OURS | {"kernel": None}), "'kernel': expected numbers, got None"),
+    "ragged": (lambda: load(MODEL, OURS | {"kernel": [[1.0], [1.0, 2.0]]}), "'kernel' is ragged"),
     "masked": (lambda: load(MODEL, OURS | {"bias": np.ma.masked_equal(BIAS, 7)}), "'bias': .* without masked values"),
     "sparse": (lambda: load(MODEL, OURS | {"kernel": sparse()}), "'kernel': expected numbers, got a sparse .*to_dense"),
+    "sparse of SciPy": (
+        lambda: load(MODEL, OURS | {"kernel": scipy.sparse.csr_matrix(KERNEL)}),
+        "'kernel': expected numbers, got a sparse csr_matrix; pass value.toarray",
+    ),
+    "complex": (lambda: load(MODEL, OURS | {"kernel": KERNEL + 1j}), "! kernel: expected real numbers .*complex64"),
+    "a module of PyTorch": (lambda: load(MODEL, module_of_torch()), r"got Linear; pass its state_dict\(\)"),
     "quantized": (lambda: load(MODEL, OURS | {"kernel": KERNEL.astype("i1")}), "! kernel: .*quantized.*int8"),
     "rules of pairs": (lambda: load(MODEL, THEIRS, [("fc.weight", "kernel")]), "rules: expected a list of pret"),
     "rules in a dict": (lambda: load(MODEL, THEIRS, {"fc.weight": "kernel"}), "rules: expected a list of pret"),
@@ -134,6 +146,26 @@ def test_a_file_of_which_nothing_fits_gets_a_hint() -> None:
     with pytest.raises(InputError, match=r"pretrained.prefixed\('state_dict/module.', rules\)"):
         load(MODEL, wrapped, RULES)
     assert load(MODEL, wrapped, pretrained.prefixed("state_dict/module.", RULES))[2].complete
+
+
+def test_names_that_nearly_fit_get_a_hint() -> None:
+    model = nn.Serial(body=MODEL)
+    names = {f"body/{name}": array for name, array in OURS.items()}
+    for tensors, hint in (
+        ({"params": names}, r"without the start 'params/': pass \{name.removeprefix\('params/'\): array"),
+        ({name.replace("/", "."): array for name, array in names.items()}, "the names fit with '/' for '.'"),
+        (OURS, "the names fit the part 'body' of the model"),
+        ({"body/kernal": KERNEL, "body/bias": BIAS}, "- body/kernel: missing, .*; the nearest name is 'body/kernal'"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            load(model, tensors)
+    with pytest.raises(InputError, match="- kernel: missing, expected 'fc.weight'; the nearest name is 'fc.wieght'"):
+        load(MODEL, {"fc.wieght": KERNEL.T, "fc.bias": BIAS}, RULES)
+
+
+def test_complex_numbers_are_taken_where_they_are_asked_for() -> None:
+    params, _, _ = load(MODEL, OURS | {"kernel": KERNEL + 1j}, dtype="complex64")
+    assert params["kernel"][0, 0] == 1j
 
 
 def test_names_without_end_are_cut() -> None:

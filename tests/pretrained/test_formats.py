@@ -12,6 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import fdl
+from fdl import pretrained
+from fdl.data.tokens import BytePair
 from fdl.errors import InputError
 from fdl.pretrained import read, write_safetensors
 from tests.pretrained.test_files import onnx_file, tf_index
@@ -236,3 +239,25 @@ def test_arguments_that_are_no_path() -> None:
     for path in (None, {}, b"m.safetensors", ""):
         with pytest.raises(InputError, match="read: expected a path"):
             read(path)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n", "a Git LFS pointer"),
+        (b"GGUF" + bytes(100), "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (b"PAR1" + bytes(100), "a Parquet file"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"", "an empty file"),
+    ],
+)
+def test_another_format_is_named_at_every_entrance(data: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(data)
+    entrances = [read, lambda path: pretrained.load(fdl.nn.Linear(2, 2), path), BytePair.read]
+    entrances += [pretrained.llama2c.load, lambda path: pretrained.llama2c.Tokenizer.read(path, 10)]
+    entrances += [getattr(pretrained, module).load for module in ("crepe", "silero", "resnet_cifar", "gat_cora")]
+    for entrance in entrances:
+        with pytest.raises(InputError, match=rf"weights.bin: expected .*, got {name}"):
+            entrance(path)
