@@ -54,7 +54,7 @@ class SpectralNorm(Layer):
         fixed = jax.lax.stop_gradient(matrix)
         for _ in range(self.num_steps if train else 0):
             u = _unit(fixed.T @ _unit(fixed @ u))
-        v = _unit(fixed @ u)
+        v = _unit(matrix @ u)  # not `fixed`: or second derivatives would take it for a constant
         sigma = v @ (matrix @ u)
         scaled = params["layer"] | {"kernel": kernel / sigma.astype(kernel.dtype)}
         with scope("layer"):

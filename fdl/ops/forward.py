@@ -38,6 +38,7 @@ def forward(quick: Form, differentiable: Form) -> Form:
 
     @function.defjvp
     def _(primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-        return values(*primals), jax.jvp(differentiable, primals, tangents)[1]
+        # by `function`, not `values`: these values are differentiated again for a second derivative
+        return function(*primals), jax.jvp(differentiable, primals, tangents)[1]
 
     return function
