@@ -15,7 +15,7 @@ from fdl.errors import InputError
 from fdl.rules import path_of
 from fdl.training.carry import like
 from fdl.training.precision import compute_copy
-from fdl.training.sums import Means, reduce
+from fdl.training.sums import Sums, added, reduce
 from fdl.training.task import Outcome
 
 
@@ -41,11 +41,11 @@ class Batch:
     precision: str | None
     scale: jax.Array | None
 
-    def sums(self, trained: Any) -> tuple[Means, Any, Any]:
-        """`(means, grads, state)`: sums of the metrics, gradients of the (scaled) sum of the losses, the new state."""
+    def sums(self, trained: Any) -> tuple[Sums, Any, Any]:
+        """`(sums, grads, state)`: sums of the metrics, gradients of the (scaled) sum of the losses, the new state."""
         both = jax.value_and_grad(self._total, has_aux=True)
 
-        def one(state: Any, batch: Any, key: jax.Array) -> tuple[tuple[Means, Any], Any]:
+        def one(state: Any, batch: Any, key: jax.Array) -> tuple[tuple[Sums, Any], Any]:
             (_, (means, state)), grads = both(trained, state, batch, key)
             return (means, grads), state
 
@@ -55,12 +55,12 @@ class Batch:
     def value(self, trained: Any) -> jax.Array:
         """The loss at other parameters, for line searches."""
 
-        def one(state: Any, batch: Any, key: jax.Array) -> tuple[Means, Any]:
+        def one(state: Any, batch: Any, key: jax.Array) -> tuple[Sums, Any]:
             return self._total(trained, state, batch, key)[1]
 
         return self._accumulated(one)[0]["loss"].value()
 
-    def _total(self, trained: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Means, Any]]:
+    def _total(self, trained: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Sums, Any]]:
         params = compute_copy(self.join(trained), self.precision)
         outcome = self.objective(params, state, batch, key=key, train=True)
         means = reduce(outcome)
@@ -78,7 +78,7 @@ class Batch:
             state, sums = carry
             batch, number = now
             more, state = one(state, batch, fold(self.key, "micro", number))
-            return (like(state, self.state), jax.tree.map(jnp.add, sums, more)), None
+            return (like(state, self.state), added(sums, more)), None
 
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(one, self.state, first, self.key)[0]

@@ -16,12 +16,13 @@ from jax import lax
 
 from fdl.core import abstract_key, fold
 from fdl.data.dataset import Dataset
+from fdl.metrics.mean import Mean
 from fdl.training.experiment import Experiment
 from fdl.training.precision import compute_copy
 from fdl.training.recipe import Hyper, Recipe
 from fdl.training.reports import check_outputs
 from fdl.training.step import Metrics, TrainState
-from fdl.training.sums import Means, reduce
+from fdl.training.sums import Sums, added, numbers, of_batch, reduce
 
 TOGETHER = "together"
 """The name of the axis of members that take each step together."""
@@ -113,22 +114,29 @@ def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> t
 
     Sums are (total, count). The last, partial batch is padded to the size of the others and masked. The caller adds
     the batches in float64, so that a figure does not depend on the batch size beyond the rounding within a batch.
+    Metrics of a whole batch (statistics, scalars) cannot be masked: of the last batch they see the real rows alone.
+    Statistics are merged here; each of their numbers is a name of its own, with the sums (number, 1) in batch 0.
     Outputs, [batches, B, ...] with the rows of the padding, are None unless the experiment has reports.
     Of `now` only shapes are looked at.
     """
     batch_size = recipe.experiment.evaluation_batch_size()
+    batches, left = dataset.num_eval_batches(batch_size), rest_of(dataset, batch_size)
 
-    @partial(jax.jit, inline=True)  # traced once, as a training step is
-    def one(params: Any, state: Any, arrays: Any, key: jax.Array, hyper: Hyper, number: Any) -> tuple[Means, Any]:
+    @partial(jax.jit, inline=True, static_argnames="rows")  # traced once, as a training step is
+    def one(
+        params: Any, state: Any, arrays: Any, key: jax.Array, hyper: Hyper, number: Any, rows: int | None = None
+    ) -> tuple[Sums, Any]:
         experiment = recipe.at(hyper)
         objective: Any = experiment.task.objective
         batch, mask = dataset.eval_batch(arrays, number, batch_size)
+        if rows is not None:
+            batch, mask = jax.tree.map(lambda leaf: leaf[:rows], (batch, mask))
         key = fold(key, f"eval/{name}", number)
         outcome = objective(params, state, batch, key=key, train=False)
-        means = reduce(outcome, mask)
+        sums = reduce(outcome, mask)
         if experiment.reports:
             check_outputs(outcome.outputs, None if mask is None else mask.shape[0])
-        return means, outcome.outputs if experiment.reports else None
+        return sums, outcome.outputs if experiment.reports else None
 
     def parameters(now: TrainState, hyper: Hyper) -> Any:
         experiment = recipe.at(hyper)
@@ -137,16 +145,44 @@ def make_pass(recipe: Recipe, now: TrainState, name: str, dataset: Dataset) -> t
     def evaluate(now: TrainState, arrays: Any, key: jax.Array, hyper: Hyper) -> Any:
         params = parameters(now, hyper)
 
-        def sums(number: Any) -> Any:
-            means, outputs = one(params, now.state, arrays, key, hyper, number)
-            return jnp.stack([means[name].packed() for name in names]), outputs
+        def body(total: Sums, number: Any) -> tuple[Sums, Any]:
+            sums, outputs = one(params, now.state, arrays, key, hyper, number)
+            more = added(total, {name: sums[name] for name in total})
+            if left:
+                more = jax.tree.map(lambda new, old: jnp.where(number == batches - 1, old, new), more, total)
+            return more, (jnp.stack([sums[name].packed() for name in names]), outputs)
 
-        return lax.map(sums, jnp.arange(dataset.num_eval_batches(batch_size), dtype=jnp.int32))
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), statistics)
+        total, (sums, outputs) = lax.scan(body, total, jnp.arange(batches, dtype=jnp.int32))
+        if left and (whole or statistics):
+            last = one(params, now.state, arrays, key, hyper, np.int32(batches - 1), rows=left)[0]
+            total = added(total, {name: last[name] for name in total})
+            for name in whole:
+                sums = sums.at[-1, names.index(name)].set(last[name].packed())
+        return with_numbers(sums, numbers(total)), outputs
 
     hyper = recipe.values()
     params = jax.eval_shape(parameters, now, hyper)
-    names = sorted(jax.eval_shape(one, params, now.state, dataset.arrays, abstract_key(), hyper, np.int32(0))[0])
-    return evaluate, names
+    found = jax.eval_shape(one, params, now.state, dataset.arrays, abstract_key(), hyper, np.int32(0))[0]
+    statistics = {name: found[name] for name in sorted(found) if not isinstance(found[name], Mean)}
+    names = sorted(found.keys() - statistics.keys())
+    whole = [name for name in names if of_batch(found[name])]
+    jax.eval_shape(numbers, found)  # no two of one name
+    return evaluate, [*names, *sorted(jax.eval_shape(numbers, statistics))]
+
+
+def rest_of(dataset: Dataset, batch_size: int | None) -> int:
+    """The real rows of the last evaluation batch, where it has padding as well; else 0."""
+    mask = jax.eval_shape(lambda arrays: dataset.eval_batch(arrays, np.int32(0), batch_size), dataset.arrays)[1]
+    return 0 if mask is None else len(dataset) % mask.shape[0]  # pyright: ignore[reportArgumentType]
+
+
+def with_numbers(sums: jax.Array, numbers: dict[str, jax.Array]) -> jax.Array:
+    """Sums [batches, names, 2] with further names, in alphabetical order: each a number, the mean of itself."""
+    if not numbers:
+        return sums
+    pairs = jnp.stack([jnp.stack([numbers[name].astype(jnp.float32), jnp.float32(1)]) for name in sorted(numbers)])
+    return jnp.concatenate([sums, jnp.zeros((len(sums), *pairs.shape)).at[0].set(pairs)], 1)
 
 
 def evaluated_params(experiment: Experiment, now: TrainState) -> Any:

@@ -21,7 +21,7 @@ from fdl.data.dataset import Dataset
 from fdl.errors import InputError
 from fdl.training.experiment import Experiment
 from fdl.training.reports import check_names, check_outputs
-from fdl.training.sums import reduce
+from fdl.training.sums import numbers, reduce
 
 FEW = 1 << 16
 PLACE = re.compile(r" at index (?:\(0(?:, )?([\d, ]*)\)|(\d+))")
@@ -88,11 +88,11 @@ def _traced(experiment: Experiment, batch: Any, rows: int, params: Any, state: A
         if train and experiment.augment is not None:
             real = experiment.augment(real, fold(key, "augment"))
         outcome: Any = experiment.task.objective(params, state, real, key=key, train=train)  # pyright: ignore
-        means = reduce(outcome, jnp.ones(rows, bool) if rows else None)
+        found = numbers(reduce(outcome, jnp.ones(rows, bool) if rows else None))
         if experiment.reports and not train:
             check_outputs(outcome.outputs, rows or None)
-            check_names(experiment.reports, means)
-        return means
+            check_names(experiment.reports, found)
+        return found
 
     return list(jax.eval_shape(objective, params, state, abstract, abstract_key()))
 

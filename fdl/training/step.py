@@ -18,7 +18,7 @@ from fdl.training.gradients import Batch
 from fdl.training.hyperparameters import check_optimizer
 from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, init_scale
 from fdl.training.scheduled import scheduled
-from fdl.training.sums import as_mean
+from fdl.training.sums import as_sums, numbers
 from fdl.training.task import Outcome, Task
 
 Metrics = dict[str, jax.Array]
@@ -84,7 +84,7 @@ class Update:
         task_step: Any = self.task.step
         optimizer = optax.with_extra_args_support(self.optimizer)
         *new, metrics = task_step(*now[:3], batch, key=key, optimizer=optimizer)
-        values = {name: as_mean(name, metric).value() for name, metric in metrics.items()}
+        values = numbers({name: as_sums(name, metric) for name, metric in metrics.items()})
         return keep_types(TrainState(*new), now), _named(values, scheduled(new[2], self.optimizer))
 
     def _descend(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -93,15 +93,15 @@ class Update:
         scale = now.loss_scale.scale if now.loss_scale is not None else None
         options = self.accumulate, self.precision, scale
         work = Batch(objective, lambda trained: join(trained, frozen), now.state, batch, key, *options)
-        means, grads, state = work.sums(trained)
+        sums, grads, state = work.sums(trained)
         # Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
-        count = nonzero(means["loss"].count) * (1.0 if scale is None else scale)
+        count = nonzero(sums["loss"].count) * (1.0 if scale is None else scale)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
         updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
-            grads, now.opt_state, trained, value=means["loss"].value(), grad=grads, value_fn=work.value
+            grads, now.opt_state, trained, value=sums["loss"].value(), grad=grads, value_fn=work.value
         )
         new = TrainState(join(optax.apply_updates(trained, updates), frozen), state, opt_state, now.loss_scale)
-        metrics = _named({name: mean.value() for name, mean in means.items()}, scheduled(opt_state, self.optimizer))
+        metrics = _named(numbers(sums), scheduled(opt_state, self.optimizer))
         if self.monitor is not None:
             metrics = _named(metrics, self.monitor(trained, grads, updates, opt_state))
         new = keep_types(new, now)

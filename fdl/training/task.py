@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from fdl.core import Layer, init
 from fdl.errors import InputError, did_you_mean
+from fdl.training.functions import check_loss, check_metrics, measured
 from fdl.training.precision import compute_inputs
+from fdl.training.weighted import is_statistic, weighted
 
 
 class Outcome(NamedTuple):
@@ -19,9 +22,10 @@ class Outcome(NamedTuple):
 
     Args:
       loss: per example, [B, ...].
-      weight: same shape, no gradient flows into it; None = ones.
+      weight: same shape, at least 0, no gradient flows into it; None = ones.
       metrics: name -> array per example (of the loss's shape: takes the weight; any other [B, ...]: every row counts),
-        or (array, weight), or a `metrics.Mean`, or a scalar.
+        or (array, weight), or a scalar, or a statistic of the batch (`metrics.Confusion`, any `metrics.Statistic`),
+        which takes no other weight than it was made with. Each of its numbers has a name: "conf/accuracy".
       state: the new running statistics; None = unchanged.
       outputs: whatever reports need, per example.
     """
@@ -91,9 +95,16 @@ class Supervised:
         y, state = self.model.apply(params, state, x, key=key, train=train, **keywords)
         loss = self.loss(y, targets)
         self._refuse_broadcast(loss, y)
-        metrics = {name: metric(y, targets) for name, metric in self.metrics.items()}
         weight = None if self.weight is None else _entry(batch, self.weight)
+        metrics = {name: self._measured(name, y, targets, weight) for name in self.metrics}
         return Outcome(loss, weight, metrics, state, {"predictions": y, "targets": targets})
+
+    def _measured(self, name: str, y: Any, targets: Any, weight: Any) -> Any:
+        """What a metric says of a batch; a statistic takes the weight of each row."""
+        value = measured(name, self.metrics[name], y, targets)
+        if weight is None or not is_statistic(value):
+            return value
+        return weighted(self.metrics[name], y, targets, jnp.asarray(weight))
 
     def _refuse_broadcast(self, loss: Any, y: Any) -> None:
         """(B,) against (B, 1) would give a loss of (B, B): its axes must be axes of the predictions."""
@@ -117,11 +128,19 @@ def supervised(
     Args:
       model: a layer, or a `Model` from `fdl.interop`; it is called with `apply`, so running statistics are kept.
       loss: (predictions, targets) -> per example, such as `fdl.losses.softmax_cross_entropy`.
-      metrics: name -> (predictions, targets) -> per example, such as `{"accuracy": fdl.metrics.accuracy}`.
+      metrics: name -> (predictions, targets) -> per example, such as `{"accuracy": fdl.metrics.accuracy}`, or a
+        statistic: `{"conf": lambda y, labels: fdl.metrics.Confusion.of(y.argmax(-1), labels, 10)}`, whose numbers are
+        "conf/accuracy", "conf/f1/macro", ... What needs all outputs at once, or NumPy, is one of the experiment's
+        `reports`.
       inputs: the batch's entry for x, or ("x", {"lengths": "n"}): with further entries as keywords of the model.
       targets: the batch's entry for the second argument of loss and metrics.
-      weight: the batch's entry for the weight of each loss; None = ones.
+      weight: the batch's entry for the weight of each loss, at least 0; None = ones. Metrics take it as well.
+
+    Raises:
+      InputError: a model that is no layer; a loss or metric that is no function, or one that cannot be compiled.
     """
+    check_loss(loss)
+    check_metrics(metrics)
     objective = Supervised(model, loss, dict(metrics or {}), inputs, targets, weight)
     if isinstance(model, Model):
         return Task(model.init, objective)

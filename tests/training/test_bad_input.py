@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import sklearn.metrics
 
 import fdl
 from fdl import nn
@@ -60,6 +63,14 @@ REHEARSED = {
         lambda: experiment(y=X[:, 0], model=nn.Linear(4, 1), loss=fdl.losses.squared_error, metrics={}),
         ["predictions [6, 1] and targets [6]", "y[..., 0]"],
     ),
+    "metric of scikit-learn inside": (
+        lambda: experiment(metrics={"f1": lambda p, t: sklearn.metrics.accuracy_score(t, p.argmax(-1))}),
+        ["metric 'f1'", "cannot be compiled", "Experiment(reports={"],
+    ),
+    "metric with a branch": (
+        lambda: experiment(metrics={"right": lambda p, t: 1.0 if (p.argmax(-1) == t).all() else 0.0}),
+        ["metric 'right'", "cannot be compiled"],
+    ),
     "mean loss": (
         lambda: experiment(loss=lambda p, t: jnp.mean(fdl.losses.softmax_cross_entropy(p, t))),
         ["without mean or sum"],
@@ -103,6 +114,30 @@ CONSTRUCTED = {
     "unknown split": (lambda: fdl.data.load("digits", "tests"), "did you mean 'test'"),
     "chunk 0": (lambda: fdl.run(experiment(), chunk=0), "chunk: expected a whole number >= 1"),
     "not an experiment": (lambda: fdl.run(lambda config: None, 3), "expected an fdl.Experiment, got NoneType"),
+    "loss by name": (lambda: experiment(loss="mse"), "not the name 'mse'; pass fdl.losses.squared_error"),
+    "loss by a class name": (lambda: experiment(loss="CrossEntropyLoss"), "pass fdl.losses.softmax_cross_entropy"),
+    "loss by its own name": (lambda: experiment(loss="kl-divergence"), "pass fdl.losses.kl_divergence"),
+    "loss misspelt": (lambda: experiment(loss="squared_eror"), "pass fdl.losses.squared_error"),
+    "loss of no meaning": (lambda: experiment(loss="xyzzy"), "see fdl.losses.__all__"),
+    "loss is a class": (lambda: experiment(loss=nn.Linear), "got the class Linear"),
+    "loss is no function": (lambda: experiment(loss=0.5), "a function of (predictions, targets), such as"),
+    "loss is missing": (lambda: experiment(loss=None), "got NoneType"),
+    "loss of scikit-learn": (lambda: experiment(loss=sklearn.metrics.log_loss), "log_loss of scikit-learn"),
+    "metric by name": (lambda: experiment(metrics={"acc": "accuracy"}), 'metrics={"accuracy": fdl.metrics.accuracy}'),
+    "metric by another's name": (lambda: experiment(metrics={"f1": "f1"}), "fdl.metrics.Confusion.of("),
+    "metrics as a list": (lambda: experiment(metrics=["accuracy"]), "a dict, name -> function, got list; pass"),
+    "metrics as a function": (lambda: experiment(metrics=fdl.metrics.accuracy), "got function; pass metrics={"),
+    "metrics by a number": (
+        lambda: experiment(metrics={1: fdl.metrics.accuracy}),
+        "the name of a metric is a word, got 1",
+    ),
+    "metric is a class": (lambda: experiment(metrics={"conf": fdl.metrics.Confusion}), "fdl.metrics.Confusion.of("),
+    "metric needs all": (lambda: experiment(metrics={"auc": fdl.metrics.roc_auc}), 'reports={"auc": lambda o: fdl'),
+    "metric of scikit-learn": (lambda: experiment(metrics={"f1": sklearn.metrics.f1_score}), "Experiment(reports={"),
+    "metric of scikit-learn, partial": (
+        lambda: experiment(metrics={"f1": functools.partial(sklearn.metrics.f1_score, average="macro")}),
+        "f1_score is a function of scikit-learn",
+    ),
 }
 
 
