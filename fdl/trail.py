@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from fdl.errors import InputError
+
 LINES = 10  # of the table
 _inside: ContextVar[bool] = ContextVar("inside a layer", default=False)
 
@@ -16,8 +18,9 @@ _inside: ContextVar[bool] = ContextVar("inside a layer", default=False)
 def on_error(method: Callable[..., Any]) -> Callable[..., Any]:
     """`apply` or `__call__` of a layer; an error out of the outermost one gets notes that say where it rose.
 
-    Where there is no error, nothing is recorded. Where there is one, the call is made once more with a tap on every
-    layer, in the same trace and with the same arguments.
+    Where there is no error, nothing is recorded. Where there is one, inputs that JAX does not take (big-endian arrays,
+    tensors, ...) are converted as a dataset converts them, or refused. Where nothing is to convert, the call is made
+    once more with a tap on every layer, in the same trace and with the same arguments.
     """
 
     @functools.wraps(method)
@@ -30,12 +33,28 @@ def on_error(method: Callable[..., Any]) -> Callable[..., Any]:
         except (MemoryError, jax.errors.JaxRuntimeError):  # once more would be no better
             raise
         except Exception as error:
-            _explain(error, layer, method.__name__, arguments, keywords)
-            raise
+            known = isinstance(error, InputError)
+            ready = None if known else _ready(layer, method.__name__, arguments, keywords)
+            if ready is None:
+                _explain(error, layer, method.__name__, arguments, keywords)
+                raise
         finally:
             _inside.reset(token)
+        return call(layer, *ready[0], **ready[1])
 
     return call
+
+
+def _ready(layer: Any, name: str, arguments: Any, keywords: Any) -> tuple[Any, Any] | None:
+    """The arguments with all inputs converted; None where JAX takes them as they are."""
+    from fdl.data.conversion import jax_tree
+
+    own = 2 if name == "apply" else 1  # params, and the state
+    where = f"{type(layer).__name__}: the input"
+    inputs = (arguments[own:], {word: value for word, value in keywords.items() if word != "params"})
+    ready = tuple(jax_tree(value, where) for value in inputs[0]), jax_tree(inputs[1], where)
+    same = all(map(lambda a, b: a is b, jax.tree.leaves(inputs), jax.tree.leaves(ready)))
+    return None if same else ((*arguments[:own], *ready[0]), keywords | ready[1])
 
 
 def _explain(error: Exception, layer: Any, name: str, arguments: Any, keywords: Any) -> None:

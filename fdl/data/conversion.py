@@ -66,14 +66,45 @@ def host_array(value: Any, name: str) -> np.ndarray:
     >>> host_array(np.ma.masked_equal([1.0, -999.0], -999), "x")
     array([ 1., nan])
     """
-    if type(value) is np.ndarray and value.dtype in _READY:
-        return value
     if isinstance(value, Tracer):
         raise TracedDataError(
             f"dataset array {name!r} is traced: data must not depend on a swept value; "
             "compute it from fields that are not swept, or apply the swept value in the objective or in augment"
         )
-    where = f"dataset array {name!r}"
+    return _host(value, f"dataset array {name!r}")
+
+
+def jax_tree(value: Any, where: str) -> Any:
+    """A pytree whose leaves JAX takes: arrays of other libraries and lists of numbers are converted as datasets do.
+
+    Arrays of JAX (traced ones too), numbers of Python and what is no array stay as they are.
+
+    Args:
+      value: what a layer, a step or an ensemble was called with.
+      where: for errors.
+
+    Raises:
+      InputError: as `host_array`.
+
+    >>> jax_tree({"x": np.array([1, 2], ">f4"), "scale": 2.0}, "the batch")
+    {'scale': 2.0, 'x': array([1., 2.], dtype=float32)}
+    """
+
+    def convert(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) or not (_sparse(leaf) or hasattr(leaf, "__array__") or isinstance(leaf, list)):
+            return leaf
+        return _host(leaf, f"{where}, {tree_path(path)!r}" if path else where)
+
+    return jax.tree_util.tree_map_with_path(convert, value, is_leaf=_plain_list)
+
+
+def _plain_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and _plain(value)
+
+
+def _host(value: Any, where: str) -> np.ndarray:
+    if type(value) is np.ndarray and value.dtype in _READY:
+        return value
     return _for_device(numbers(value, where), where)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fdl.data.conversion import host_array
 from fdl.errors import InputError
 
 
@@ -140,23 +141,23 @@ def _checked(graphs: Sequence[Graph], targets: str) -> list[Graph]:
 
 
 def _check(graph: Graph, where: str, targets: str) -> Graph:
-    x, edges = np.asarray(graph.x), _edges(graph.edges, where)
+    x, edges = host_array(graph.x, f"{where}/x"), _edges(graph.edges, where)
     if not x.ndim:
         raise InputError(f"{where}: expected node features x [n, ...], got a scalar")
     if edges.size and (edges.min() < 0 or edges.max() >= len(x)):
         bad = int(edges[(edges < 0) | (edges >= len(x))][0])
         raise InputError(f"{where}: an edge names node {bad}, outside 0..{len(x) - 1}; are its nodes counted from 1?")
-    weight = None if graph.edge_weight is None else np.asarray(graph.edge_weight)
+    weight = None if graph.edge_weight is None else host_array(graph.edge_weight, f"{where}/edge_weight")
     if weight is not None and weight.shape != edges.shape[1:]:
         raise InputError(f"{where}: expected {edges.shape[1]} edge weights, got {list(weight.shape)}")
-    y = None if graph.y is None else np.asarray(graph.y)
+    y = None if graph.y is None else host_array(graph.y, f"{where}/y")
     if y is not None and targets == "node" and y.shape[:1] != x.shape[:1]:
         raise InputError(f"{where}: targets of nodes need y [{len(x)}, ...], got {list(y.shape)}")
     return Graph(x, edges, weight, y)
 
 
 def _edges(edges: Any, where: str) -> np.ndarray:
-    edges = np.asarray(edges)
+    edges = host_array(edges, f"{where}/edges")
     edges = edges.astype(np.int32) if not edges.size else edges
     if edges.ndim != 2 or len(edges) != 2 or not np.issubdtype(edges.dtype, np.integer):
         hint = "; one row an edge? pass edges.T" if edges.ndim == 2 and edges.shape[1] == 2 else ""

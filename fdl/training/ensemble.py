@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdl.data.conversion import jax_tree
 from fdl.errors import InputError
 from fdl.metrics.calibration import Calibration
 from fdl.training.sweep_result import SweepResult
@@ -57,7 +58,7 @@ class Ensemble:
 
     def __call__(self, x: Any) -> jax.Array:
         """What each member predicts, [members, B, ...]; x is any tree that `predict` takes."""
-        return jax.vmap(self.predict, in_axes=(0, 0, None))(self.params, self.state, x)
+        return jax.vmap(self.predict, in_axes=(0, 0, None))(self.params, self.state, jax_tree(x, "Ensemble: x"))
 
     def mean(self, x: Any) -> jax.Array:
         """The mean prediction [B, ...]: of a regression."""

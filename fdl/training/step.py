@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from fdl.core import fold
+from fdl.data.conversion import jax_tree
 from fdl.errors import InputError, did_you_mean
 from fdl.rules import Rules, split
 from fdl.training.carry import keep_types, strengthen
@@ -144,6 +145,7 @@ class Step:
         return StepState(*now, key, jnp.int32(0))
 
     def __call__(self, state: StepState, batch: Any) -> tuple[StepState, Metrics]:
+        batch = jax_tree(batch, "the batch")
         now, metrics = self.update(TrainState(*state[:4]), batch, fold(state.key, "step", state.step))
         return StepState(*now, state.key, state.step + 1), metrics
 

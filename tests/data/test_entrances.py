@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +20,9 @@ import scipy.sparse
 from jax.experimental import sparse
 
 import fdl
+from fdl import nn
 from fdl.data import Arrays, Full, Stream, Windows, from_indexable
+from fdl.data.graphs import Graph, pad_each
 
 NAN = float("nan")
 
@@ -139,6 +142,73 @@ def test_what_is_no_number_is_refused_by_name_and_place(name: str, entrance: str
     whereabouts = "batch of step 3" if entrance == "Stream" else r"example \d" if "indexable" in entrance else ""
     assert re.search(whereabouts, str(error.value)), str(error.value)
     assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class Echo(fdl.Layer):
+    """What JAX makes of the input."""
+
+    def __call__(self, params: Any, x: Any, **_: Any) -> jax.Array:
+        return jnp.asarray(x)
+
+
+def stepped(value: Any) -> np.ndarray:
+    """The input of an objective, which is no metric."""
+    seen = []
+
+    def objective(params: Any, state: Any, batch: Any, *, key: Any, train: bool) -> fdl.Outcome:
+        seen.append(Echo()({}, batch["x"]))
+        return fdl.Outcome(params[None])
+
+    step = fdl.make_step(objective, optax.sgd(0.1))
+    step(step.init(jnp.float32(0), key=jax.random.key(0)), {"x": value, "scale": 2.0})
+    return seen[0]
+
+
+CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a layer": (lambda value: Echo()({}, value), "Echo: the input"),
+    "a layer within others": (lambda value: nn.Serial(Echo(), Echo())({"0": {}, "1": {}}, value), "Serial: the input"),
+    "a step": (stepped, "the batch, 'x'"),
+    "an ensemble": (
+        lambda value: fdl.Ensemble(lambda params, state, x: Echo()({}, x), jnp.ones(2), {})(value)[0],
+        "Ensemble: x",
+    ),
+}
+
+
+def is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "toarray")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_predictions_and_steps_take_what_datasets_take(call: str) -> None:
+    """The same numbers as JAX has them, or the same error."""
+    function, where = CALLS[call]
+    for name, (value, expected) in READ.items():
+        given = value() if callable(value) else value
+        if is_array(given):
+            got = function(given)
+            np.testing.assert_array_equal(got, jnp.asarray(expected), strict=True, err_msg=name)
+    for name, (value, message) in REFUSED.items():
+        given = value() if callable(value) else value
+        if is_array(given) and not isinstance(given, jax.Array):
+            with pytest.raises(fdl.InputError) as error:
+                function(given)
+            assert re.search(message, str(error.value)), (name, str(error.value))
+            assert where in str(error.value)
+    with pytest.raises(fdl.InputError, match=f"{where}.*row 1 "):
+        function([[1.0, 2.0], [3.0]])
+
+
+def test_graphs_take_what_datasets_take() -> None:
+    x = np.ma.masked_equal(np.array([[1.0], [-9.0]], ">f8"), -9)
+    graph = Graph(x, np.array([[0], [1]], ">i8"), y=np.array(1, np.uint8))
+    batch = pad_each([graph])
+    np.testing.assert_array_equal(batch["x"], [[[1], [np.nan]]])
+    assert all(value.dtype.isnative for value in batch.values())
+    for entry, part in {"x": {"x": scipy.sparse.eye(2).tocsr()}, "y": {"y": np.datetime64("2020-01-01")}}.items():
+        with pytest.raises(fdl.InputError, match=f"'graph 0/{entry}': expected numbers"):
+            pad_each([graph._replace(**part)])
 
 
 def test_a_run_takes_every_dtype_that_is_read() -> None:
