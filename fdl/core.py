@@ -7,16 +7,19 @@ Parameters and running statistics live outside the record, in two nested dicts t
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
 from fdl.errors import InputError
+from fdl.fields import Meaning, check_fields, is_whole
 from fdl.records import record_source
 from fdl.trail import on_error
 
@@ -42,20 +45,40 @@ class Param:
     axes: tuple[str | None, ...] | None = None
     kind: str = "param"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple) or not all(is_whole(size, 0) for size in self.shape):
+            raise InputError(f"Param: shape: expected a tuple of whole numbers >= 0, got {self.shape!r}")
+        if not callable(self.init):
+            raise InputError(f"Param: init: expected an initializer, such as initializers.Zeros(), got {self.init!r}")
+        if self.axes is not None and len(self.axes) != len(self.shape):
+            raise InputError(f"Param: expected a name, or None, for each axis of {self.shape}, got axes {self.axes!r}")
+        if self.kind not in ("param", "state"):
+            raise InputError(f'Param: kind: expected "param" or "state", got {self.kind!r}')
+
 
 class Layer:
     """Base of all layers: a frozen dataclass of hyper-parameters and sub-layers that never holds an array.
 
     A stateless layer writes `__call__(params, x) -> y`; a layer with running statistics writes
-    `apply(params, state, x) -> (y, state)`. Containers and tasks always call `apply`. An error that rises in one
-    of them gets notes with the path of the layer and the shapes up to it, see `fdl.trail`.
+    `apply(params, state, x) -> (y, state)`. Containers and tasks always call `apply`, with `key=` and `train=`; a
+    method that names neither is called without. An error that rises in one of them gets notes with the path of the
+    layer and the shapes up to it, see `fdl.trail`.
+
+    A field annotated with a meaning of `fdl.fields`, such as `in_features: Size`, is checked when the record is made.
     """
+
+    meaning: ClassVar[Meaning] = Meaning("a layer", lambda value: isinstance(value, Layer))  # of a field so annotated
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__repr__ = cls.__repr__  # pins the inherited one, or @dataclass would write its own
         for name in {"apply", "__call__"} & vars(cls).keys():
-            setattr(cls, name, on_error(vars(cls)[name]))
+            setattr(cls, name, on_error(_lenient(vars(cls)[name])))
+        if "__post_init__" in vars(cls):
+            setattr(cls, "__post_init__", _after_check(vars(cls)["__post_init__"]))  # noqa: B010
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return record_source(self)
@@ -90,6 +113,31 @@ class Layer:
                 f"{self!r} keeps running statistics; call y, state = layer.apply(params, state, x, ...) instead"
             )
         return self.apply(params, {}, x, key=key, train=train, **keywords)[0]
+
+
+def _after_check(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A `__post_init__` that finds every field in the range that its annotation declares."""
+
+    @functools.wraps(post_init)
+    def checked(layer: Any) -> None:
+        check_fields(layer)
+        post_init(layer)
+
+    return checked
+
+
+def _lenient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply` or `__call__`; a `key` or `train` that its signature does not name is kept from it."""
+    parameters = inspect.signature(method).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) or {"key", "train"} <= parameters.keys():
+        return method
+    unnamed = {"key", "train"} - parameters.keys()
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return method(*arguments, **{name: value for name, value in keywords.items() if name not in unnamed})
+
+    return call
 
 
 def _is_layers(part: Any) -> bool:

@@ -13,9 +13,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.nn import initializers as jax_initializers
 
 from fdl.core import Initializer
+from fdl.errors import InputError
+from fdl.fields import End, NonNegative, Real, Size, check_fields
 from fdl.records import record_source
 
 Axes = int | tuple[int, ...]
@@ -23,13 +26,19 @@ Shape = Sequence[int]
 
 
 class _Record:
-    """Prints as source; equality and hash come from the dataclass. Draws that are not random share no loop."""
+    """Prints as source, checks its numbers; equality and hash come from the dataclass.
+
+    Draws that are not random share no loop.
+    """
 
     random: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__repr__ = _Record.__repr__
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return record_source(self)
@@ -61,7 +70,7 @@ class Constant(_Record):
 
     random: ClassVar[bool] = False
 
-    value: float
+    value: Real
 
     def __call__(self, key: jax.Array | None, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         return jnp.full(shape, self.value, dtype)
@@ -71,7 +80,7 @@ class Constant(_Record):
 class Normal(_Record):
     """N(0, stddev^2)."""
 
-    stddev: float = 0.01
+    stddev: NonNegative = 0.01
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         return jax.random.normal(key, shape, dtype) * jnp.asarray(self.stddev, dtype)
@@ -84,9 +93,13 @@ class TruncatedNormal(_Record):
     The result's own standard deviation is smaller (0.88 `stddev` for a cut at +-2), as in JAX and PyTorch.
     """
 
-    stddev: float = 0.01
-    lower: float = -2.0
-    upper: float = 2.0
+    stddev: NonNegative = 0.01
+    lower: End = -2.0
+    upper: End = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_ends(self, self.lower, self.upper)
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         draw = jax.random.truncated_normal(key, self.lower, self.upper, shape, dtype)
@@ -97,8 +110,12 @@ class TruncatedNormal(_Record):
 class Uniform(_Record):
     """U[low, high). It has no defaults: a single number could mean either end."""
 
-    low: float
-    high: float
+    low: Real
+    high: Real
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_ends(self, self.low, self.high)
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
         low, high = jnp.asarray(self.low, dtype), jnp.asarray(self.high, dtype)
@@ -183,7 +200,7 @@ GlorotNormal, GlorotUniform = XavierNormal, XavierUniform  # one man, two names
 class Orthogonal(_Record):
     """A matrix with orthonormal rows or columns, times `scale` (Saxe et al., 2014); `axis` is the output axis."""
 
-    scale: float = 1.0
+    scale: Real = 1.0
     axis: int = -1
 
     def __call__(self, key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
@@ -213,11 +230,27 @@ class PerGate(_Record):
     """
 
     init: Initializer
-    gates: int
+    gates: Size
 
     def __call__(self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         block = (*shape[:-1], shape[-1] // self.gates)
         return jnp.concatenate([self.init(k, block, dtype) for k in jax.random.split(key, self.gates)], axis=-1)
+
+
+@dataclass(frozen=True)
+class PerGroup(_Record):
+    """`init` drawn for each of the `groups` blocks along the last axis but one, as for that many kernels.
+
+    The kernel of a grouped `ConvTranspose` is [H, W, in, out / groups], where an output sees in / groups channels:
+    drawn at once, its variance would come out too small by the factor `groups`.
+    """
+
+    init: Initializer
+    groups: Size
+
+    def __call__(self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        block = (*shape[:-2], shape[-2] // self.groups, shape[-1])
+        return jnp.concatenate([self.init(k, block, dtype) for k in jax.random.split(key, self.groups)], axis=-2)
 
 
 @dataclass(frozen=True)
@@ -231,9 +264,14 @@ class ForgetBias(Constant):
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
 
-    value: float = 1.0
+    value: Real = 1.0
 
     def __call__(self, key: jax.Array | None, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         del key
         size = shape[-1] // 4
         return jnp.zeros(shape, dtype).at[..., size : 2 * size].set(jnp.asarray(self.value, dtype))
+
+
+def _check_ends(record: _Record, low: Any, high: Any) -> None:
+    if not isinstance(low, Tracer) and not isinstance(high, Tracer) and not low < high:
+        raise InputError(f"{record!r}: expected a lower end below the upper one, got {low} and {high}")

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from fdl import nn
 from fdl.core import Initializer, Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import NonNegative, Size, check_values
 from fdl.models.mlp import KERNEL, mlp
 from fdl.nn.containers import scope
 
@@ -79,8 +79,11 @@ def vae(
     >>> y.shape, mean.shape, log_variance.shape
     ((3, 64), (3, 2), (3, 2))
     """
-    code = 2 * sizes[-1] if sizes else 0
-    return VAE(sizes[-1] if sizes else 0, **_mirrored(in_features, sizes, code, activation, kernel_init))
+    if not sizes:
+        raise InputError("vae: expected sizes, the last being the number of latent variables")
+    check_values("vae", Size, latents=sizes[-1])
+    code = 2 * sizes[-1]
+    return VAE(sizes[-1], **_mirrored(in_features, sizes, code, activation, kernel_init))
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,9 @@ class VAE(Layer):
     Reference: Kingma & Welling, Auto-encoding variational Bayes, 2013, section 3 and appendix C.
     """
 
-    latents: int
+    latents: Size
     encoder: Layer
     decoder: Layer
-
-    def __post_init__(self) -> None:
-        if self.latents < 1:
-            raise InputError(f"VAE: expected at least one latent variable, got {self.latents}")
 
     def __call__(
         self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False
@@ -156,11 +155,7 @@ class GaussianNoise(Layer):
     [1.0, 1.0]
     """
 
-    stddev: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.stddev, Tracer) and not self.stddev >= 0:
-            raise InputError(f"GaussianNoise: expected stddev >= 0, got {self.stddev}")
+    stddev: NonNegative
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         if not train:

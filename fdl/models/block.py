@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Initializer, Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import DropRate, Flag, is_whole
 from fdl.nn.containers import scope
 from fdl.surgery import edit
 
@@ -49,13 +50,12 @@ class Block(Layer):
     feed_forward_norm: Layer
     cross_attention: Layer | None = None
     cross_attention_norm: Layer | None = None
-    norm_first: bool = True
-    dropout: float = 0.0
+    norm_first: Flag = True
+    dropout: DropRate = 0.0
 
     def __post_init__(self) -> None:
         if (self.cross_attention is None) != (self.cross_attention_norm is None):
             raise InputError("Block: cross_attention and cross_attention_norm go together")
-        nn.Dropout(self.dropout)  # checks the rate
 
     def __call__(
         self,
@@ -147,10 +147,10 @@ def repeated(block: Block, num_layers: int) -> nn.Serial:
     """num_layers blocks, one after the other.
 
     Raises:
-      InputError: none at all.
+      InputError: num_layers is no whole number >= 1.
     """
-    if num_layers < 1:
-        raise InputError(f"a Transformer needs at least one block, got num_layers={num_layers}")
+    if not is_whole(num_layers, 1):
+        raise InputError(f"a Transformer needs at least one block, got num_layers={num_layers!r}")
     return nn.Serial(*[block] * num_layers)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import DropRate
 from fdl.initializers import Normal
 from fdl.models.block import Block, decode_blocks, feed_forward, init_caches, repeated, require_ids
 from fdl.nn.containers import scope
@@ -39,7 +40,7 @@ class Decoder(Layer):
     blocks: Layer
     norm: Layer
     head: Layer | None = None
-    dropout: float = 0.0
+    dropout: DropRate = 0.0
 
     def __call__(
         self,
@@ -119,7 +120,7 @@ def gpt2(
     num_heads: int,
     features: int,
     hidden_features: int | None = None,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
 ) -> Decoder:
     """GPT-2's shape: learned positions, pre-norm, gelu (the tanh form), biases everywhere, output tied to the input.
 

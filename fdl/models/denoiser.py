@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import Size
 from fdl.initializers import Zeros
 from fdl.models.unet import Divisible, u_shape
 from fdl.nn.containers import scope
@@ -40,7 +41,7 @@ class Denoiser(Layer):
     stem: Layer
     body: Layer
     head: Layer
-    time_features: int
+    time_features: Size
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ from jax import lax
 
 from fdl.core import Tree, fold
 from fdl.errors import InputError
+from fdl.fields import Size, check_values, is_whole
 from fdl.models.denoiser import Denoiser
 
 
@@ -20,6 +21,7 @@ def cosine_schedule(num_times: int) -> jax.Array:
     >>> cosine_schedule(3).round(2).tolist()
     [0.74..., 0.25, 0.0]
     """
+    check_values("cosine_schedule", Size, num_times=num_times)
     angles = (jnp.arange(num_times + 1) / num_times + 0.008) / 1.008 * (jnp.pi / 2)
     share = jnp.square(jnp.cos(angles))
     return jnp.cumprod(jnp.maximum(share[1:] / share[:-1], 0.001))  # at most 0.999 of it is lost in one step
@@ -30,6 +32,7 @@ def linear_schedule(num_times: int, first: float = 1e-4, last: float = 0.02) -> 
 
     The two are the paper's for 1000 times.
     """
+    check_values("linear_schedule", Size, num_times=num_times)
     return jnp.cumprod(1 - jnp.linspace(first, last, num_times))
 
 
@@ -124,7 +127,7 @@ def sample_images(
     """
     times = len(kept)
     steps = times if num_steps is None else num_steps
-    if not 1 <= steps <= times:
+    if not is_whole(steps, 1) or steps > times:
         raise InputError(f"sample_images: num_steps: expected 1 ... {times}, the times of the schedule, got {steps}")
     if guidance is not None and labels is None:
         raise InputError("sample_images: guidance is towards labels=, which are missing")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fdl import nn
 from fdl.core import Layer, Tree, fold
+from fdl.fields import DropRate
 from fdl.initializers import Normal
 from fdl.models.block import Block, exact_gelu, feed_forward, first_token, repeated, require_ids
 from fdl.nn.containers import scope
@@ -36,7 +37,7 @@ class Encoder(Layer):
     norm: Layer
     blocks: Layer
     pooler: Layer
-    dropout: float = 0.0
+    dropout: DropRate = 0.0
 
     def __call__(
         self,
@@ -76,7 +77,7 @@ def bert(
     features: int,
     hidden_features: int | None = None,
     num_token_types: int = 2,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
     eps: float = 1e-12,
 ) -> Encoder:
     """BERT's shape: learned positions and token types, post-norm, exact gelu, biases everywhere, a tanh pooler.

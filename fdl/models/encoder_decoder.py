@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import DropRate
 from fdl.initializers import Normal, XavierUniform
 from fdl.models.block import Block, decode_blocks, feed_forward, init_caches, repeated, require_ids
 from fdl.nn.containers import scope
@@ -41,7 +42,7 @@ class EncoderDecoder(Layer):
     encoder: Layer
     decoder: Layer
     head: Layer | None = None
-    dropout: float = 0.0
+    dropout: DropRate = 0.0
 
     def __call__(
         self,
@@ -129,7 +130,7 @@ def transformer(
     num_heads: int,
     features: int,
     hidden_features: int | None = None,
-    dropout: float = 0.0,
+    dropout: DropRate = 0.0,
 ) -> EncoderDecoder:
     """The paper's shape: post-norm, sinusoidal positions, relu, output weights tied to the target's embedding.
 

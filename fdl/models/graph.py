@@ -9,6 +9,7 @@ import jax
 
 from fdl import nn
 from fdl.errors import InputError
+from fdl.fields import is_whole
 from fdl.nn.containers import Part
 from fdl.nn.dropout import drops
 
@@ -126,8 +127,8 @@ def gin(
 
 def _sizes(model: str, in_features: int, hidden_features: int, num_layers: int) -> list[int]:
     """What each layer reads."""
-    if num_layers < 1:
-        raise InputError(f"{model}: expected at least one layer, got num_layers={num_layers}")
+    if not is_whole(num_layers, 1):
+        raise InputError(f"{model}: expected at least one layer, got num_layers={num_layers!r}")
     return [in_features, *[hidden_features] * (num_layers - 1)]
 
 

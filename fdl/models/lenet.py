@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fdl import nn
 from fdl.errors import InputError
+from fdl.fields import Size, check_values
 
 
 def lenet5(
@@ -38,6 +39,7 @@ def lenet5(
     >>> jax.eval_shape(model, params, jnp.ones((1, 28, 28, 1))).shape
     (1, 10)
     """
+    check_values("lenet5", Size, image_size=image_size)
     positions = (image_size // 2 - 4) // 2  # after pooling, a convolution without padding, and pooling
     if positions < 1:
         raise InputError(f"lenet5: expected image_size 12 or more, got {image_size}")

@@ -9,6 +9,7 @@ import jax
 from fdl import nn
 from fdl.core import Initializer
 from fdl.errors import InputError
+from fdl.fields import DropRate, check_values
 from fdl.initializers import LecunNormal
 from fdl.nn.dropout import drops
 
@@ -58,6 +59,7 @@ def mlp(
     """  # noqa: E501
     if not sizes:
         raise InputError(f"mlp: expected the size of at least one layer after in_features={in_features}")
+    check_values("mlp", DropRate, dropout=dropout)
     *hidden, out_features = sizes
     layers, features = [], in_features
     for size in hidden:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.fields import is_whole
 from fdl.nn.containers import Part
 from fdl.nn.dropout import drops
 from fdl.ops.recurrent import length_mask
@@ -162,6 +163,8 @@ class TimePool(Layer):
         expect(self, x, "[B, T, F]")
         lengths = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
         expect(self, lengths, f"[{len(x)}]", "lengths")
+        if not x.shape[1]:
+            return jnp.zeros((len(x), x.shape[2]), x.dtype)
         real = length_mask(lengths, x.shape[1])[..., None]
         if self.reduce == "max":
             return jnp.where(real.any(1), jnp.where(real, x, -jnp.inf).max(1), jnp.zeros_like(x[:, 0]))
@@ -181,8 +184,8 @@ def _layers(
     layer: Callable[[int], Layer], in_features: int, out_features: int, num_layers: int, dropout: float
 ) -> dict[str, Part]:
     """rnn0, dropout0, rnn1, ...: from in_features to out_features, of every layer."""
-    if num_layers < 1:
-        raise InputError(f"a recurrent model needs at least one layer, got num_layers={num_layers}")
+    if not is_whole(num_layers, 1):
+        raise InputError(f"a recurrent model needs at least one layer, got num_layers={num_layers!r}")
     parts: dict[str, Part] = {}
     for i in range(num_layers):
         parts[f"rnn{i}"] = layer(in_features if i == 0 else out_features)

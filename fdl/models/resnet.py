@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.fields import Size, is_whole
 from fdl.initializers import HeNormal
 from fdl.nn.containers import Part
 from fdl.shapes import expect
@@ -23,7 +24,7 @@ EXPANSION = {"basic": 1, "bottleneck": 4}  # channels that leave a block, over t
 
 
 def resnet(
-    in_channels: int,
+    in_channels: Size,
     num_classes: int,
     *,
     depths: Sequence[int],
@@ -61,7 +62,7 @@ def resnet(
     >>> jax.eval_shape(model.apply, params, state, jnp.ones((2, 8, 8, 3)))[0].shape
     (2, 10)
     """
-    if len(depths) != len(widths) or not depths or min(*depths, *widths) < 1:
+    if len(depths) != len(widths) or not depths or not all(is_whole(size, 1) for size in (*depths, *widths)):
         raise InputError(f"resnet: expected a depth and a width >= 1 for each stage, got {depths=}, {widths=}")
     if block not in EXPANSION or shortcut not in ("pad", "project"):
         raise InputError(
@@ -141,9 +142,9 @@ class PadShortcut(Layer):
     [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]]
     """
 
-    in_channels: int
-    out_channels: int
-    stride: int
+    in_channels: Size
+    out_channels: Size
+    stride: Size
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del params, key, train

@@ -10,6 +10,7 @@ import jax
 from fdl import nn
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.fields import Size
 from fdl.initializers import HeNormal
 from fdl.nn.containers import Part
 from fdl.shapes import expect
@@ -71,7 +72,7 @@ def u_shape(
 class Divisible(Layer):
     """y = x, an image whose height and width are multiples of `factor`; an error says so otherwise."""
 
-    factor: int
+    factor: Size
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del params, key, train

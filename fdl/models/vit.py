@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fdl import nn
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Size, check_values
 from fdl.initializers import TruncatedNormal, Zeros
 from fdl.models.block import Block, as_sequence, exact_gelu, feed_forward, first_token, repeated
 from fdl.shapes import expect
@@ -26,7 +27,7 @@ class ClassToken(Layer):
     [[[5.0, 6.0], [0.0, 0.0]]]
     """
 
-    features: int
+    features: Size
     embedding_init: Initializer = Zeros()
 
     def specs(self) -> Tree:
@@ -47,7 +48,7 @@ def vit(
     patch_size: int,
     num_layers: int,
     num_heads: int,
-    features: int,
+    features: Size,
     hidden_features: int | None = None,
     dropout: float = 0.0,
 ) -> nn.Serial:
@@ -78,7 +79,8 @@ def vit(
     >>> jax.eval_shape(model, params, jnp.ones((2, 8, 8, 1))).shape
     (2, 10)
     """
-    if patch_size < 1 or image_size % patch_size:
+    check_values("vit", Size, image_size=image_size, patch_size=patch_size)
+    if image_size % patch_size:
         raise InputError(f"vit: patches of {patch_size} pixels do not divide an image of {image_size}")
     small = TruncatedNormal(0.02)
     block = Block(

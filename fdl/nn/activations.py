@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 
 from fdl.core import Initializer, Layer, Param, Tree
+from fdl.fields import Flag, Size
 from fdl.initializers import Constant, LecunNormal
 from fdl.nn.linear import Linear
 from fdl.ops.activations import prelu
@@ -31,7 +32,7 @@ class PReLU(Layer):
     [-1.0, 2.0]
     """
 
-    features: int = 1
+    features: Size = 1
     slope_init: Initializer = Constant(0.25)
 
     def specs(self) -> Tree:
@@ -60,10 +61,10 @@ class GatedLinear(Layer):
     Reference: Shazeer, GLU variants improve transformer, 2020, equation 6.
     """
 
-    in_features: int
-    out_features: int
+    in_features: Size
+    out_features: Size
     activation: Callable[[jax.Array], jax.Array] = jax.nn.silu
-    use_bias: bool = False
+    use_bias: Flag = False
     kernel_init: Initializer = LecunNormal()
 
     def specs(self) -> Tree:

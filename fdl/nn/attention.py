@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import DropRate, Flag, Size
 from fdl.initializers import LecunNormal, Zeros
 from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
@@ -63,33 +64,27 @@ class Attention(Layer):
     True
     """
 
-    features: int
-    num_heads: int
-    num_kv_heads: int | None = None
-    causal: bool = False
-    window: int | None = None
+    features: Size
+    num_heads: Size
+    num_kv_heads: Size | None = None
+    causal: Flag = False
+    window: Size | None = None
     rotary: Rotary | None = None
-    context_features: int | None = None
-    use_bias: bool = True
-    dropout_rate: float = 0.0
+    context_features: Size | None = None
+    use_bias: Flag = True
+    dropout_rate: DropRate = 0.0
     implementation: ops.Implementation | None = None
     kernel_init: Initializer = LecunNormal(in_axis=0, out_axis=(1, 2))
     out_init: Initializer = LecunNormal(in_axis=(0, 1), out_axis=2)
 
     def __post_init__(self) -> None:
-        sizes = self.features, self.num_heads, self.kv_heads
-        if min(sizes) < 1 or self.features % self.num_heads or self.num_heads % self.kv_heads:
+        if self.features % self.num_heads or self.num_heads % self.kv_heads:
             raise InputError(
                 f"Attention: num_heads must divide features and num_kv_heads must divide num_heads, got "
                 f"features={self.features}, num_heads={self.num_heads}, num_kv_heads={self.kv_heads}"
             )
-        if not isinstance(self.dropout_rate, Tracer) and not 0.0 <= self.dropout_rate <= 1.0:
-            raise InputError(
-                f"Attention: dropout_rate is the probability of dropping, expected 0..1, got {self.dropout_rate}"
-            )
         if self.rotary is not None:
             check_rotary("Attention", self.head_features, self.rotary.layout)
-        ops.check_window("Attention", self.window)
         ops.check_implementation("Attention", self.implementation)
 
     @property

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.fields import NonNegative, Share, Size
 from fdl.nn.norm import scale_and_bias
 from fdl.ops import norm
 from fdl.shapes import expect
@@ -45,9 +46,9 @@ class BatchNorm(Layer):
     ([[-1.0], [1.0]], [0.4, 1.1])
     """
 
-    features: int
-    momentum: float = 0.9
-    eps: float = 1e-5
+    features: Size
+    momentum: Share = 0.9
+    eps: NonNegative = 1e-5
 
     def specs(self) -> Tree:
         trained = scale_and_bias(self.features)

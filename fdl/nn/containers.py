@@ -134,8 +134,8 @@ class Residual(Layer):
       InputError: the two terms differ in shape.
     """
 
-    block: Layer
-    shortcut: Layer | None = None
+    block: Part
+    shortcut: Part | None = None
 
     def apply(
         self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any

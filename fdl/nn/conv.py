@@ -10,7 +10,8 @@ import jax
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
-from fdl.initializers import LecunNormal, Zeros
+from fdl.fields import Flag, Size
+from fdl.initializers import LecunNormal, PerGroup, Zeros
 from fdl.ops.conv import conv, conv_transpose
 from fdl.ops.window import Padding, Sizes, named_padding, per_axis
 from fdl.shapes import expect, refuse_bytes
@@ -20,14 +21,14 @@ from fdl.shapes import expect, refuse_bytes
 class _Convolution(Layer):
     """Fields and kernel of the layers below, which fix the number of spatial axes."""
 
-    in_channels: int
-    out_channels: int
+    in_channels: Size
+    out_channels: Size
     kernel_size: Sizes
     stride: Sizes = 1
     padding: Padding = "SAME"
     dilation: Sizes = 1
-    groups: int = 1
-    use_bias: bool = True
+    groups: Size = 1
+    use_bias: Flag = True
     kernel_init: Initializer = LecunNormal()
 
     spatial: ClassVar[str]  # a letter for each spatial axis
@@ -38,11 +39,7 @@ class _Convolution(Layer):
         for option in ("kernel_size", "stride", "dilation"):
             per_axis(name, option, getattr(self, option), rank)
         named_padding(name, self.padding, rank)
-        if min(self.in_channels, self.out_channels) < 1:
-            raise InputError(
-                f"{name}: {self.in_channels} input and {self.out_channels} output channels; expected 1 or more"
-            )
-        if self.groups < 1 or self.in_channels % self.groups or self.out_channels % self.groups:
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             channels = f"{self.in_channels} input and {self.out_channels} output channels"
             raise InputError(f"{name}: {self.groups} groups do not divide {channels}")
 
@@ -50,10 +47,13 @@ class _Convolution(Layer):
         """The kernel's last two sizes."""
         return self.in_channels // self.groups, self.out_channels
 
+    def _init(self) -> Initializer:
+        return self.kernel_init
+
     def specs(self) -> Tree:
         sizes = per_axis(type(self).__name__, "kernel_size", self.kernel_size, len(self.spatial))
         axes = (*(None for _ in sizes), "in_channels", "out_channels")
-        kernel = Param((*sizes, *self._channels()), self.kernel_init, axes)
+        kernel = Param((*sizes, *self._channels()), self._init(), axes)
         bias = Param((self.out_channels,), Zeros(), ("out_channels",))
         return {"kernel": kernel, "bias": bias} if self.use_bias else {"kernel": kernel}
 
@@ -124,8 +124,9 @@ class ConvTranspose(_Convolution):
       the stride and "VALID" cuts nothing off.
     Call: x [B, H, W, in_channels] -> [B, H', W', out_channels], in x's dtype.
 
-    The kernel is [H, W, in, out / groups]. See `fdl.ops.conv_transpose` for PyTorch's `ConvTranspose2d`, and for
-    Flax, which applies the kernel flipped.
+    The kernel is [H, W, in, out / groups], drawn group by group. Its fan-in is that of stride 1; at a larger stride
+    fewer taps meet at an output, so that the variance of y starts smaller (at "SAME", by the stride of each axis). See
+    `fdl.ops.conv_transpose` for PyTorch's `ConvTranspose2d`, and for Flax, which applies the kernel flipped.
 
     Raises:
       InputError: as `Conv`.
@@ -143,3 +144,6 @@ class ConvTranspose(_Convolution):
 
     def _channels(self) -> tuple[int, int]:
         return self.in_channels, self.out_channels // self.groups
+
+    def _init(self) -> Initializer:
+        return self.kernel_init if self.groups == 1 else PerGroup(self.kernel_init, self.groups)

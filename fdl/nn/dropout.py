@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.fields import DropRate
 from fdl.ops.dropout import dropout
 
 
@@ -36,10 +37,7 @@ class Dropout(Layer):
     [1.0, 1.0, 1.0]
     """
 
-    rate: float
-
-    def __post_init__(self) -> None:
-        _check_rate(self, self.rate)
+    rate: DropRate
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         return _drop(self, x, self.rate, (), key, train)
@@ -60,10 +58,7 @@ class FeatureDropout(Layer):
     Reference: Tompson et al., Efficient object localization, 2015, section 3.2.
     """
 
-    rate: float
-
-    def __post_init__(self) -> None:
-        _check_rate(self, self.rate)
+    rate: DropRate
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         return _drop(self, x, self.rate, range(1, x.ndim - 1), key, train)
@@ -80,19 +75,10 @@ class DropPath(Layer):
     Reference: Huang et al., Deep networks with stochastic depth, 2016; scaled in training rather than in evaluation.
     """
 
-    rate: float
-
-    def __post_init__(self) -> None:
-        _check_rate(self, self.rate)
+    rate: DropRate
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         return _drop(self, x, self.rate, range(1, x.ndim), key, train)
-
-
-def _check_rate(layer: Layer, rate: float) -> None:
-    if not isinstance(rate, Tracer) and not 0.0 <= rate <= 1.0:
-        name = type(layer).__name__
-        raise InputError(f"{name}: rate is the probability of dropping, expected 0..1, got {rate}")
 
 
 def _drop(

@@ -12,6 +12,7 @@ import numpy as np
 from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Size
 from fdl.initializers import Normal
 from fdl.shapes import check_range, expect
 
@@ -45,8 +46,8 @@ class Embedding(Layer):
     fdl.errors.InputError: Embedding(10, 4): id 10 at index (0, 1) is outside 0..9
     """
 
-    num_embeddings: int
-    features: int
+    num_embeddings: Size
+    features: Size
     embedding_init: Initializer = Normal(0.02)
     axes: tuple[str | None, str | None] = ("vocab", "embed")
 

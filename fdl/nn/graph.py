@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Size
 from fdl.initializers import Zeros
 from fdl.ops import graph
 from fdl.ops.norm import widen
@@ -40,7 +41,7 @@ class GraphPool(Layer):
     reduce: str
 
     def __post_init__(self) -> None:
-        if self.reduce not in graph.REDUCTIONS:
+        if self.reduce not in list(graph.REDUCTIONS):
             raise InputError(f"GraphPool: reduce is one of {', '.join(graph.REDUCTIONS)}, got {self.reduce!r}")
 
     def __call__(
@@ -75,7 +76,7 @@ class GraphAttentionPool(Layer):
     [[3.0]]
     """
 
-    features: int
+    features: Size
     kernel_init: Initializer = Zeros()
 
     def specs(self) -> Tree:

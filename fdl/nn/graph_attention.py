@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-from jax.core import Tracer
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import DropRate, Flag, Real, Size
 from fdl.initializers import XavierUniform, Zeros
 from fdl.nn.graph_conv import flat_graph
 from fdl.ops import graph
@@ -22,26 +22,24 @@ from fdl.ops.segment import gather, segment_softmax, segment_sum
 class _GraphAttention(Layer):
     """What both versions share: everything but the logits of the edges."""
 
-    in_features: int
-    out_features: int
-    num_heads: int = 1
-    concat: bool = True
-    negative_slope: float = 0.2
-    dropout: float = 0.0
-    self_loops: bool = True
-    use_bias: bool = True
+    in_features: Size
+    out_features: Size
+    num_heads: Size = 1
+    concat: Flag = True
+    negative_slope: Real = 0.2
+    dropout: DropRate = 0.0
+    self_loops: Flag = True
+    use_bias: Flag = True
     kernel_init: Initializer = XavierUniform(in_axis=0, out_axis=(1, 2))
     attention_init: Initializer = XavierUniform(in_axis=1, out_axis=0)
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if self.num_heads < 1 or (self.concat and self.out_features % self.num_heads):
+        if self.concat and self.out_features % self.num_heads:
             raise InputError(
                 f"{name}: out_features is the size of the result; {self.out_features} cannot be divided among "
                 f"{self.num_heads} heads (PyTorch Geometric's out_channels is the size of one head)"
             )
-        if not isinstance(self.dropout, Tracer) and not 0.0 <= self.dropout <= 1.0:
-            raise InputError(f"{name}: dropout is the probability of dropping, expected 0..1, got {self.dropout}")
 
     @property
     def head_features(self) -> int:

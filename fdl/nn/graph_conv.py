@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Flag, Real, Size
 from fdl.initializers import Constant, XavierUniform, Zeros
 from fdl.nn.containers import Serial, apply_part
 from fdl.nn.linear import Linear
 from fdl.ops import graph
 from fdl.ops.linear import linear
-from fdl.ops.norm import widen
+from fdl.ops.norm import inverse_root, widen
 from fdl.shapes import expect
 
 
@@ -67,11 +68,11 @@ class GCN(Layer):
     (4, 2)
     """
 
-    in_features: int
-    out_features: int
-    use_bias: bool = True
-    self_loops: bool = True
-    normalize: bool = True
+    in_features: Size
+    out_features: Size
+    use_bias: Flag = True
+    self_loops: Flag = True
+    normalize: Flag = True
     kernel_init: Initializer = XavierUniform()
     axes: tuple[str | None, str | None] = ("embed", "mlp")
 
@@ -112,7 +113,7 @@ class GCN(Layer):
         if self.normalize:
             # In the accumulator's dtype from the start, or 1/sqrt(d) would limit a float64 model to 7 digits.
             degrees = graph.degree(edges, count, weights).astype(wide.dtype)
-            root = graph.inverse_root(degrees if own is None else degrees + own)[:, None]
+            root = inverse_root(degrees if own is None else degrees + own)[:, None]
             wide = wide * root
         y = graph.propagate(wide, edges, weights)
         y = y if own is None else y + own[:, None] * wide
@@ -143,17 +144,17 @@ class GraphSAGE(Layer):
     GraphSAGE(3, 2, aggregate='max')
     """
 
-    in_features: int
-    out_features: int
+    in_features: Size
+    out_features: Size
     aggregate: str = "mean"
-    project: bool = False
-    normalize: bool = False
-    use_bias: bool = True
+    project: Flag = False
+    normalize: Flag = False
+    use_bias: Flag = True
     kernel_init: Initializer = XavierUniform()
     axes: tuple[str | None, str | None] = ("embed", "mlp")
 
     def __post_init__(self) -> None:
-        if self.aggregate not in graph.REDUCTIONS:
+        if self.aggregate not in list(graph.REDUCTIONS):
             raise InputError(f"GraphSAGE: aggregate is one of mean, sum, max, got {self.aggregate!r}")
 
     def specs(self) -> Tree:
@@ -208,10 +209,10 @@ class GIN(Layer):
     Serial(Linear(3, 2), jax.nn.relu, Linear(2, 2))
     """
 
-    in_features: int
-    out_features: int
-    eps: float = 0.0
-    train_eps: bool = False
+    in_features: Size
+    out_features: Size
+    eps: Real = 0.0
+    train_eps: Flag = False
     mlp: Layer | None = None
 
     def parts(self) -> dict[str, Any]:
@@ -244,7 +245,7 @@ class GIN(Layer):
 
 
 def _unit_length(y: jax.Array) -> jax.Array:
-    """y / max(|y|, 1e-12), the length in float32 or wider, with a gradient of 0 and not NaN at y = 0."""
+    """y / |y|, the length in float32 or wider; 0, with a gradient of 0, where |y| < 1e-12."""
     wide = widen(y)
     square = jnp.sum(wide * wide, -1, keepdims=True)
-    return (wide * jax.lax.rsqrt(jnp.maximum(square, 1e-24))).astype(y.dtype)
+    return (wide * inverse_root(jnp.where(square < 1e-24, 0.0, square))).astype(y.dtype)

@@ -8,6 +8,7 @@ import jax
 
 from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
+from fdl.fields import Flag, Size
 from fdl.initializers import LecunNormal, Zeros
 from fdl.shapes import expect, refuse_bytes
 
@@ -33,9 +34,9 @@ class Linear(Layer):
     (5, 2)
     """
 
-    in_features: int
-    out_features: int
-    use_bias: bool = True
+    in_features: Size
+    out_features: Size
+    use_bias: Flag = True
     kernel_init: Initializer = LecunNormal()
     axes: tuple[str | None, str | None] = ("embed", "mlp")
 

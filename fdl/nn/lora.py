@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-from jax.core import Tracer
 
 from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Positive, Size
 from fdl.initializers import LecunNormal, Zeros
 from fdl.nn.containers import scope
 from fdl.ops.norm import widen
@@ -44,16 +44,12 @@ class LoRA(Layer):
     """
 
     linear: Layer
-    rank: int
-    alpha: float
+    rank: Size
+    alpha: Positive
     a_init: Initializer = LecunNormal()
     b_init: Initializer = Zeros()
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InputError(f"LoRA: rank: expected a whole number >= 1, got {self.rank!r}")
-        if not isinstance(self.alpha, Tracer) and not self.alpha > 0:
-            raise InputError(f"LoRA: alpha: expected a number > 0, got {self.alpha!r}")
         self._kernel()
 
     def _kernel(self) -> Param:

@@ -8,6 +8,7 @@ import jax
 
 from fdl.core import Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import NonNegative, Size
 from fdl.initializers import Ones, Zeros
 from fdl.ops import norm
 from fdl.shapes import expect
@@ -35,8 +36,8 @@ class LayerNorm(Layer):
     [-1.0, 1.0]
     """
 
-    features: int
-    eps: float = 1e-5
+    features: Size
+    eps: NonNegative = 1e-5
 
     def specs(self) -> Tree:
         return scale_and_bias(self.features)
@@ -64,8 +65,8 @@ class RMSNorm(Layer):
     [1.0, -1.0, 1.0, 1.0]
     """
 
-    features: int
-    eps: float = 1e-6
+    features: Size
+    eps: NonNegative = 1e-6
 
     def specs(self) -> Tree:
         return {"scale": Param((self.features,), Ones(), ("embed",))}
@@ -92,12 +93,12 @@ class GroupNorm(Layer):
     Reference: Wu & He, Group normalization, 2018. PyTorch: `GroupNorm(num_groups, num_channels)`, channels first.
     """
 
-    num_groups: int
-    features: int
-    eps: float = 1e-5
+    num_groups: Size
+    features: Size
+    eps: NonNegative = 1e-5
 
     def __post_init__(self) -> None:
-        if self.num_groups < 1 or self.features % self.num_groups:
+        if self.features % self.num_groups:
             raise InputError(f"GroupNorm: {self.num_groups} groups do not divide {self.features} features")
 
     def specs(self) -> Tree:
@@ -123,8 +124,8 @@ class InstanceNorm(Layer):
     Reference: Ulyanov et al., Instance normalization, 2016.
     """
 
-    features: int
-    eps: float = 1e-5
+    features: Size
+    eps: NonNegative = 1e-5
 
     def specs(self) -> Tree:
         return scale_and_bias(self.features)

@@ -10,12 +10,25 @@ import jax
 from fdl.core import Layer, Tree
 from fdl.errors import InputError, did_you_mean
 from fdl.ops import pool, resize
-from fdl.ops.window import Padding, Sizes
+from fdl.ops.window import Padding, Sizes, named_padding
 from fdl.shapes import expect
 
 
 @dataclass(frozen=True)
-class MaxPool(Layer):
+class _Pool(Layer):
+    """Fields of the layers below, which fix what becomes of a window."""
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = "VALID"
+
+    def __post_init__(self) -> None:
+        rank = len(self.padding) if isinstance(self.padding, tuple) else 1  # of an image it is known at the call
+        named_padding(type(self).__name__, self.padding, rank)
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
     """The maximum of each window.
 
     Args:
@@ -29,26 +42,18 @@ class MaxPool(Layer):
     (1, 4, 3, 3)
     """
 
-    window: Sizes
-    stride: Sizes | None = None
-    padding: Padding = "VALID"
-
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
         return pool.max_pool(x, self.window, self.stride, self.padding)
 
 
 @dataclass(frozen=True)
-class AvgPool(Layer):
+class AvgPool(_Pool):
     """The mean of each window, over those of its pixels that lie inside the image.
 
     Args: as for `MaxPool`. PyTorch and Flax count padding as zeros unless told `count_include_pad=False`.
     Call: x [B, *spatial, C] -> [B, *positions, C], summed in float32.
     """
-
-    window: Sizes
-    stride: Sizes | None = None
-    padding: Padding = "VALID"
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")

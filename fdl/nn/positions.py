@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Positive, Size, check_fields
 from fdl.initializers import Normal
 from fdl.nn.embedding import look_up
 from fdl.ops.rotary import Layout, check_rotary, rotary, sinusoidal
@@ -34,10 +35,11 @@ class Rotary:
     [0.5403..., 0.8414...]
     """
 
-    base: float = 10000.0
+    base: Positive = 10000.0
     layout: Layout = "half"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_rotary("Rotary", 2, self.layout)
 
     def __repr__(self) -> str:
@@ -68,11 +70,11 @@ class SinusoidalPositions(Layer):
     [[[0.0, 1.0, 0.0, 1.0]]]
     """
 
-    features: int
-    base: float = 10000.0
+    features: Size
+    base: Positive = 10000.0
 
     def __post_init__(self) -> None:
-        if self.features < 2 or self.features % 2:
+        if self.features % 2:
             raise InputError(f"SinusoidalPositions: expected an even number of features, got {self.features}")
 
     def __call__(
@@ -116,8 +118,8 @@ class LearnedPositions(Layer):
     True
     """
 
-    length: int
-    features: int
+    length: Size
+    features: Size
     embedding_init: Initializer = Normal(0.02)
     axes: tuple[str | None, str | None] = (None, "embed")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.core import Initializer, Param, Tree
-from fdl.errors import InputError
+from fdl.fields import Flag, Size
 from fdl.initializers import ForgetBias, LecunNormal, Orthogonal, PerGate, Zeros
 from fdl.nn.recurrence import Recurrence
 from fdl.ops import recurrent as ops
@@ -20,20 +20,15 @@ from fdl.ops import recurrent as ops
 class _Gated(Recurrence):
     """What the three have in common: a product of the input and one of the state, `gates` blocks side by side."""
 
-    in_features: int
-    hidden_features: int
-    use_bias: bool = True
+    in_features: Size
+    hidden_features: Size
+    use_bias: Flag = True
     kernel_init: Initializer = LecunNormal()
     recurrent_init: Initializer = Orthogonal()
     bias_init: Initializer = Zeros()
     axes: tuple[str | None, str | None] = ("embed", "mlp")
     gates: ClassVar[int] = 1
     step_shape: ClassVar[str] = "in_features"
-
-    def __post_init__(self) -> None:
-        for name in ("in_features", "hidden_features"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{type(self).__name__}: {name}: expected at least 1, got {getattr(self, name)}")
 
     def specs(self) -> Tree:
         width, mlp = self.gates * self.hidden_features, self.axes[1]

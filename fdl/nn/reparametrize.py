@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, Param, Tree
 from fdl.errors import InputError
+from fdl.fields import Size
 from fdl.initializers import Normal, Ones
 from fdl.nn.containers import scope
 from fdl.ops.norm import widen
@@ -20,7 +21,7 @@ class SpectralNorm(Layer):
     """The layer with kernel / sigma, sigma the largest singular value of the kernel as a matrix [inputs, outputs].
 
     sigma = ||K u||, where u, running state, is moved one step of the power iteration u <- K^T K u at each training
-    step: cheap, and accurate because K moves slowly.
+    step: cheap, and accurate because K moves slowly. A kernel of zeros stays as it is, and u too.
 
     Args:
       layer: has an array `kernel` whose last axis is the output (Linear, Conv).
@@ -36,7 +37,7 @@ class SpectralNorm(Layer):
     """
 
     layer: Layer
-    num_steps: int = 1
+    num_steps: Size = 1
 
     def specs(self) -> Tree:
         specs = self.layer.specs()
@@ -53,9 +54,10 @@ class SpectralNorm(Layer):
         u = _unit(state["u"].astype(matrix.dtype))
         fixed = jax.lax.stop_gradient(matrix)
         for _ in range(self.num_steps if train else 0):
-            u = _unit(fixed.T @ _unit(fixed @ u))
-        v = _unit(matrix @ u)  # not `fixed`: or second derivatives would take it for a constant
-        sigma = v @ (matrix @ u)
+            moved = fixed.T @ _unit(fixed @ u)
+            u = jnp.where(moved.any(), _unit(moved), u)  # from 0 it would never move again
+        square = jnp.square(matrix @ u).sum()  # not of `fixed`: second derivatives would take it for a constant
+        sigma = jnp.sqrt(jnp.where(square == 0, 1.0, square))  # a kernel of zeros stays as it is
         scaled = params["layer"] | {"kernel": kernel / sigma.astype(kernel.dtype)}
         with scope("layer"):
             y, new = self.layer.apply(scaled, state.get("layer", {}), x, key=key, train=train, **keywords)
@@ -65,7 +67,7 @@ class SpectralNorm(Layer):
 
 @dataclass(frozen=True)
 class WeightNorm(Layer):
-    """The layer with kernel = scale * v / ||v||, a length and a direction for each output.
+    """The layer with kernel = scale * v / ||v||, a length and a direction for each output; 0 where v is 0.
 
     Args:
       layer: has an array `kernel` whose last axis is the output (Linear, Conv); it holds v.
@@ -92,8 +94,11 @@ class WeightNorm(Layer):
     ) -> tuple[Any, Tree]:
         v = params["layer"]["kernel"]
         wide = widen(v)
-        length = jnp.sqrt(jnp.square(wide).sum(range(v.ndim - 1)))
-        kernel = (wide * (params["scale"].astype(wide.dtype) / length)).astype(v.dtype)
+        square = jnp.square(wide).sum(range(v.ndim - 1))
+        # where() on the argument too: the gradient of sqrt(0) would be NaN even where it is not used
+        length = jnp.sqrt(jnp.where(square == 0, 1.0, square))
+        scale = jnp.where(square == 0, 0.0, params["scale"].astype(wide.dtype) / length)
+        kernel = (wide * scale).astype(v.dtype)
         with scope("layer"):
             y, new = self.layer.apply(
                 params["layer"] | {"kernel": kernel}, state.get("layer", {}), x, key=key, train=train, **keywords

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fdl.core import Copies, Layer, Tree, fold
 from fdl.errors import InputError
+from fdl.fields import Flag, Size
 from fdl.nn.containers import require_known, scope
 
 
@@ -32,11 +33,8 @@ class Stack(Layer):
     """
 
     block: Layer
-    n: int
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        _require_copies(self, self.n)
+    n: Size
+    remat: Flag = False
 
     def specs(self) -> Tree:
         return Copies(self.block.specs(), self.n, "layers")
@@ -78,10 +76,7 @@ class Ensemble(Layer):
     """
 
     member: Layer
-    n: int
-
-    def __post_init__(self) -> None:
-        _require_copies(self, self.n)
+    n: Size
 
     def specs(self) -> Tree:
         return Copies(self.member.specs(), self.n, "members")
@@ -119,11 +114,6 @@ def stack(params: Mapping[str, Any]) -> Tree:
     if len({str(shape) for shape in shapes.values()}) != 1:
         raise InputError(f"stack: the trees differ in structure, shape or dtype: {shapes}")
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[name] for name in names))
-
-
-def _require_copies(layer: Layer, n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InputError(f"{type(layer).__name__}: n: expected a whole number >= 1, got {n!r}")
 
 
 def _shapes(tree: Any) -> Any:

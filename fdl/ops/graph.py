@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from fdl.errors import InputError
-from fdl.ops.norm import widen
+from fdl.ops.norm import inverse_root, widen
 from fdl.ops.segment import check_ids, gather, per_row, segment_max, segment_mean, segment_sum
 
 REDUCTIONS = {"sum": segment_sum, "mean": segment_mean, "max": segment_max}
@@ -142,13 +142,6 @@ def symmetric_weights(edges: jax.Array, num_nodes: int, edge_weight: jax.Array |
     weights = _weights(edge_weight, senders)
     root = inverse_root(segment_sum(weights, receivers, num_nodes))
     return gather(root, senders) * weights * gather(root, receivers)
-
-
-def inverse_root(degrees: jax.Array) -> jax.Array:
-    """D^-1/2, and 0 for a node of degree 0."""
-    isolated = degrees == 0
-    # where() on the argument too: the gradient of 1/sqrt(0) would be NaN even where it is not used
-    return jnp.where(isolated, jnp.zeros_like(degrees), jax.lax.rsqrt(jnp.where(isolated, 1.0, degrees)))
 
 
 def graph_ids(sizes: jax.Array, num_nodes: int) -> jax.Array:

@@ -5,6 +5,7 @@ One pass, E[x^2] - E[x]^2, cancels: for N(1000, 1) in float32 it returns 1.000 w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -39,13 +40,22 @@ def _mean(x: jax.Array, axis: Axes, mask: jax.Array | None) -> jax.Array:
     return jnp.where(mask, x, 0).sum(axis, keepdims=True) / count
 
 
+def inverse_root(square: jax.Array, eps: float = 0.0) -> jax.Array:
+    """1 / sqrt(square + eps), and 0, with a gradient of 0, where square + eps is 0."""
+    total = square + eps
+    if isinstance(eps, float | int) and eps > 0:
+        return jax.lax.rsqrt(total)
+    # where() on the argument too: the gradient of 1/sqrt(0) would be NaN even where it is not used
+    return jnp.where(total == 0, jnp.zeros_like(total), jax.lax.rsqrt(jnp.where(total == 0, 1.0, total)))
+
+
 def normalize(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> jax.Array:
     """y = (x - mean) / sqrt(var + eps) * scale + bias, computed wide, in x's dtype."""
     wide = widen(x)
     mean, var, scale, bias = (a.astype(wide.dtype) for a in (mean, var, scale, bias))
-    return ((wide - mean) * jax.lax.rsqrt(var + eps) * scale + bias).astype(x.dtype)
+    return ((wide - mean) * inverse_root(var, eps) * scale + bias).astype(x.dtype)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float = 1e-5) -> jax.Array:
@@ -60,7 +70,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float = 1e-6) -> jax.Array:
     """y = x / sqrt(mean(x^2) + eps) * scale over the last axis of x [..., D] (Zhang & Sennrich, 2019, equation 4)."""
     wide = widen(x)
     square = jnp.square(wide).mean(-1, keepdims=True)
-    return (wide * jax.lax.rsqrt(square + eps) * scale.astype(wide.dtype)).astype(x.dtype)
+    return (wide * inverse_root(square, eps) * scale.astype(wide.dtype)).astype(x.dtype)
 
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, num_groups: int, eps: float = 1e-5) -> jax.Array:
@@ -70,7 +80,8 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, num_groups: int,
       x: [B, ..., C], C a multiple of `num_groups`; neighbouring channels form a group.
       scale, bias: [C].
     """
-    grouped = x.reshape(x.shape[0], -1, num_groups, x.shape[-1] // num_groups)
+    positions = math.prod(x.shape[1:-1])  # reshape(-1) cannot tell the sizes of an empty array
+    grouped = x.reshape(x.shape[0], positions, num_groups, x.shape[-1] // num_groups)
     shape = (num_groups, -1)
     y = normalize(grouped, *moments(grouped, (1, 3)), scale.reshape(shape), bias.reshape(shape), eps)
     return y.reshape(x.shape)

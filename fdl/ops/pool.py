@@ -76,17 +76,17 @@ def avg_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: 
 
 def global_max_pool(x: jax.Array) -> jax.Array:
     """The maximum over all spatial axes: [B, *spatial, C] -> [B, C]. Equal pixels share the gradient."""
-    return _spatial("global_max_pool", x).max(range(1, x.ndim - 1))
+    return _filled("global_max_pool", x).max(range(1, x.ndim - 1))
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """The mean over all spatial axes, in float32: [B, *spatial, C] -> [B, C] (Lin et al., 2014, section 3.2)."""
-    return _rounded(widen(_spatial("global_avg_pool", x)).mean(range(1, x.ndim - 1)), x)
+    return _rounded(widen(_filled("global_avg_pool", x)).mean(range(1, x.ndim - 1)), x)
 
 
 def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
     """The maximum of each of `output_size` bins an axis, cut by PyTorch's rule: see `adaptive_avg_pool`."""
-    return _adaptive("adaptive_max_pool", _spatial("adaptive_max_pool", x), output_size, jnp.max)
+    return _adaptive("adaptive_max_pool", _filled("adaptive_max_pool", x), output_size, jnp.max)
 
 
 def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
@@ -107,7 +107,7 @@ def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
     >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
     [1.0, 3.0]
     """
-    x = _spatial("adaptive_avg_pool", x)
+    x = _filled("adaptive_avg_pool", x)
     return _rounded(_adaptive("adaptive_avg_pool", widen(x), output_size, jnp.mean), x)
 
 
@@ -133,6 +133,13 @@ def _spatial(name: str, x: jax.Array) -> jax.Array:
     if jnp.ndim(x) < 3:
         raise InputError(f"{name}: expected x [B, *spatial, C], three axes or more, got {list(jnp.shape(x))}")
     return jnp.asarray(x)
+
+
+def _filled(name: str, x: jax.Array) -> jax.Array:
+    x = _spatial(name, x)
+    if 0 in x.shape[1:-1]:
+        raise InputError(f"{name}: x {list(x.shape)} has no pixels, and so neither a mean nor a maximum")
+    return x
 
 
 def _pool(x: jax.Array, window: Window, start: float, operation: Binary, differentiable: Binary) -> jax.Array:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from jax import lax
 
 from fdl.errors import InputError, did_you_mean
+from fdl.fields import Sizes, is_whole
 
-Sizes = int | tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 Padding = str | int | Pairs
 
@@ -63,8 +65,8 @@ def per_axis(name: str, option: str, value: Sizes, rank: int, least: int = 1) ->
     Raises:
       InputError: another type, another number of them, or one below `least`.
     """
-    values = (value,) * rank if isinstance(value, int) else value
-    fits = isinstance(values, tuple) and len(values) == rank and all(isinstance(v, int) and v >= least for v in values)
+    values = value if isinstance(value, tuple) else (value,) * rank
+    fits = len(values) == rank and all(is_whole(v, least) for v in values)
     if not fits:
         raise InputError(
             f"{name}: {option} must be an int or a tuple of {rank} ints, each at least {least}; got {value!r}"
@@ -86,7 +88,7 @@ def named_padding(
             why = " (CAUSAL is for one spatial axis: time)" if padding == "CAUSAL" and rank > 1 else ""
             raise InputError(f"{name}: unknown padding {padding!r}{why}{did_you_mean(padding.upper(), known)}")
         return padding
-    if isinstance(padding, int):
+    if isinstance(padding, int | np.integer):
         sides = per_axis(name, "padding", padding, rank, least=0)
         return tuple((n, n) for n in sides)
     if not (isinstance(padding, tuple) and len(padding) == rank and all(_is_pair(pair) for pair in padding)):
@@ -106,4 +108,4 @@ def resolve(padding: str | Pairs, sizes: Sequence[int], span: Sequence[int], str
 
 
 def _is_pair(pair: object) -> bool:
-    return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+    return isinstance(pair, tuple) and len(pair) == 2 and all(is_whole(n, -sys.maxsize) for n in pair)

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from fdl.errors import InputError
 from fdl.training.scheduled import closure
@@ -32,7 +34,7 @@ LOOKED_UP = {"chain": "update_fns", "partition": "transforms", "scale": "step_si
 RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     **{name: (f"0 <= {name} < 1", lambda x: 0 <= x < 1) for name in ("b1", "b2", "b3")},
     "decay": ("0 <= decay <= 1", lambda x: 0 <= x <= 1),
-    "eps": ("eps >= 0", lambda x: x >= 0),
+    "eps": ("a finite eps >= 0", lambda x: 0 <= x < math.inf),
     "max_norm": ("max_norm > 0", lambda x: x > 0),
     "step_size": ("a finite number (it is the learning rate, perhaps negated)", math.isfinite),
     "weight_decay": ("a finite number", math.isfinite),
@@ -103,28 +105,45 @@ def _before(update: Any, later: Signs, growing: list[float]) -> Signs:
     if kind == "add_decayed_weights":
         # Before the learning rate, which turns it round, it is positive; `optax.fromage` has it after that, negative.
         if any(sign > 0 for sign in _times(inside["weight_decay"], later)):
-            growing.append(inside["weight_decay"])
+            growing.append(_plain(inside["weight_decay"]))
         return later
     return later if kind.startswith(KEEPS_SIGN) else UNKNOWN
 
 
 def _times(factor: Any, later: Signs) -> Signs:
+    factor = _plain(factor)
     return frozenset(float(np.sign(factor)) * sign for sign in later) if _known(factor) else UNKNOWN
 
 
 def _check_range(kind: str, name: str, value: Any) -> None:
-    expected, fits = RANGES.get(name, ("a number", lambda x: not math.isnan(x)))
-    wrong = not fits(value) if _known(value) else name == "step_size" and isinstance(value, str)
-    if wrong:
+    value = _plain(value)
+    bound = name.startswith(("max", "min", "clip"))  # an infinite one is no bound
+    other = ("a number", lambda x: not math.isnan(x)) if bound else ("a finite number", math.isfinite)
+    expected, fits = RANGES.get(name, other)
+    wrong = not fits(value) if _known(value) else name in RANGES and isinstance(value, str | bool | np.bool_)
+    if wrong or isinstance(value, complex | np.complexfloating):
         raise InputError(f"optimizer: {kind}: {name}: expected {expected}, got {value!r}")
 
 
-def _check_schedule(schedule: Any) -> None:
+def _check_schedule(schedule: Any, depth: int = 4) -> None:
+    for name, value in closure(schedule).items() if depth else ():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if callable(each):
+                _check_schedule(each, depth - 1)
+            else:
+                _check_range("the learning rate's schedule", name, each)
     if getattr(schedule, "__qualname__", "") == "polynomial_schedule.<locals>.<lambda>":
         raise InputError(
             "optimizer: the learning rate's schedule: expected transition_steps >= 1, got less, with which Optax "
             f"stays at {closure(schedule).get('init_value')} for ever; give the number of steps that it takes"
         )
+
+
+def _plain(value: Any) -> Any:
+    """A concrete array of one number as that number; anything else as it is."""
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer) and value.ndim == 0:
+        return value.item()
+    return value
 
 
 def _known(value: Any) -> bool:

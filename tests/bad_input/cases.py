@@ -176,6 +176,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "36 learning rate None": (descend(optax.adamw(None)), "optimizer: .*uphill.*or None"),
     "36 learning rate '0.1'": (descend(optax.sgd("0.1")), "step_size: expected a finite number.*learning rate.*got ''"),
     "36 swept": (lambda: fdl.sweep(build, Config(), over={"learning_rate": [0.1, -0.1]}), "optimizer: .*uphill"),
+    "36 learning rate nan, an array": (descend(optax.sgd(jnp.float32(np.nan))), "step_size: .*finite number.*nan"),
+    "36 learning rate 1e-3j": (descend(optax.adam(1e-3j)), r"step_size: expected a finite number.*0\.001j"),
+    "36 a schedule from nan": (
+        descend(optax.adam(optax.join_schedules([fdl.schedules.warmup_cosine(np.nan, 2, 9)], []))),
+        "the learning rate's schedule: peak: expected a finite number, got nan",
+    ),
+    "37 b1 = 0.9j": (descend(optax.adam(0.1, b1=0.9j)), r"scale_by_adam: b1: expected 0 <= b1 < 1, got 0\.9j"),
+    "37 eps = inf": (descend(optax.adam(0.1, eps=np.inf)), "scale_by_adam: eps: expected a finite eps >= 0, got inf"),
+    "37 momentum = '0.9'": (descend(optax.sgd(0.1, momentum="0.9")), "trace: decay: expected 0 <= .* got '0.9'"),
     "37 b1 = 1.5": (descend(optax.adam(0.1, b1=1.5)), "scale_by_adam: b1: expected 0 <= b1 < 1, got 1.5"),
     "37 weight_decay = -1": (descend(optax.adamw(0.1, weight_decay=-1)), "weight_decay: expected a number >= 0.*-1"),
     "38 transition_steps = 0": (

@@ -285,7 +285,7 @@ def test_implementations_agree():
 WRONG: dict[str, Any] = {
     "heads": (lambda: Attention(D, 3), ["num_heads must divide features", "features=16, num_heads=3"]),
     "key heads": (lambda: Attention(D, 4, num_kv_heads=3), ["num_kv_heads=3"]),
-    "no heads": (lambda: Attention(D, 0), ["num_heads=0"]),
+    "no heads": (lambda: Attention(D, 0), ["num_heads: expected a whole number >= 1, got 0"]),
     "window": (lambda: Attention(D, 4, window=0), ["window: expected a whole number >= 1"]),
     "odd heads and rotary": (lambda: Attention(12, 4, rotary=Rotary()), ["heads of an even size, got 3"]),
     "layout": (lambda: Rotary(layout="halves"), ["no layout 'halves'; did you mean 'half'"]),  # pyright: ignore

@@ -68,7 +68,7 @@ REFUSED = [
     (lambda: nn.Conv(3, 4, 3)({}, X[0]), "add the leading axis"),
     (lambda: nn.Conv1d(3, 4, 3)({}, X), r"\[B, T, in_channels=3\]"),
     (lambda: nn.Conv(3, 4, (3, 3, 3)), "Conv: kernel_size must be an int or a tuple of 2 ints"),
-    (lambda: nn.Conv(0, 4, 3), "0 input"),
+    (lambda: nn.Conv(0, 4, 3), "in_channels: expected a whole number >= 1, got 0"),
     (lambda: nn.Conv(4, 6, 3, groups=4), "4 groups do not divide 4 input and 6 output channels"),
     (lambda: nn.Conv(3, 4, 3, padding="SAM"), "did you mean 'SAME'"),
     (lambda: nn.Conv(3, 4, 3, padding=-1), "padding must be an int .* at least 0"),

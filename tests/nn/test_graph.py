@@ -304,7 +304,7 @@ def test_bad_graphs_are_refused_by_name(layer):
         (lambda: GraphSAGE(3, 4, aggregate="lstm"), "mean, sum, max, got 'lstm'"),
         (lambda: GraphPool("median"), "sum, mean, max, got 'median'"),
         (lambda: GAT(3, 4, num_heads=3), "4 cannot be divided among 3 heads"),
-        (lambda: GATv2(3, 4, num_heads=0), "GATv2: out_features"),
+        (lambda: GATv2(3, 4, num_heads=0), "GATv2: num_heads"),
         (lambda: GAT(3, 4, dropout=1.5), "expected 0..1, got 1.5"),
         (lambda: GraphPool("mean")({}, features(), sizes=jnp.array([4, 4])), "have 8 nodes, but x has 6"),
         (lambda: GraphPool("mean")({}, features(2, 3, 4), sizes=jnp.array([4, 1])), "have 4 nodes, but x has 3"),

@@ -93,7 +93,7 @@ WRONG: dict[str, Any] = {
     "alpha": (lambda: LoRA(LINEAR, 1, -1.0), ["alpha: expected a number > 0, got -1.0"]),
     "no kernel": (lambda: LoRA(fdl.nn.LayerNorm(3), 1, 1.0), ["kernel [in, out]", "got LayerNorm(3)"]),
     "kernel inside": (lambda: LoRA(WeightNorm(LINEAR), 1, 1.0), ["kernel [in, out]", "WeightNorm"]),
-    "no layer": (lambda: LoRA(jax.nn.relu, 1, 1.0), ["kernel [in, out]"]),  # pyright: ignore[reportArgumentType]
+    "no layer": (lambda: LoRA(jax.nn.relu, 1, 1.0), ["linear: expected a layer"]),  # pyright: ignore[reportArgumentType]
 }
 
 
