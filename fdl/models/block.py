@@ -18,7 +18,8 @@ from fdl import nn
 from fdl.core import Initializer, Layer, Tree, fold
 from fdl.errors import InputError
 from fdl.fields import DropRate, Flag, is_whole
-from fdl.nn.containers import scope
+from fdl.nn.containers import accepted, scope
+from fdl.nn.lengths import real_steps, without_padding
 from fdl.surgery import edit
 
 
@@ -34,6 +35,7 @@ class Block(Layer):
       dropout: the probability of dropping an element of what a branch adds.
     Call: x [B, T, features] -> same shape and dtype.
       mask: which keys may be seen, as in `nn.Attention`: [B, T] booleans for padding.
+      lengths: integers [B], of x; behind them is padding, see `fdl.nn.lengths`.
       context, context_mask: [B, S, features] and its mask [B, S], for the cross attention.
     Memory: `init_cache(batch, length)`, `decode(params, x, cache)`.
 
@@ -67,12 +69,16 @@ class Block(Layer):
         mask: jax.Array | None = None,
         context: jax.Array | None = None,
         context_mask: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
-        def attend(h: jax.Array) -> jax.Array:
-            return self.attention(params["attention"], h, key=fold(key, "attention"), train=train, mask=mask)
+        real = real_steps(self, x, lengths)
+        timed = {} if real is None else {"lengths": lengths}
 
-        x = self._branch("attention", attend, params, x, key, train)
-        return self._after_attention(params, x, context, context_mask, key, train)
+        def attend(h: jax.Array) -> jax.Array:
+            return self.attention(params["attention"], h, key=fold(key, "attention"), train=train, mask=mask, **timed)
+
+        x = self._branch("attention", attend, params, without_padding(x, real), key, train, timed)
+        return without_padding(self._after_attention(params, x, context, context_mask, key, train, timed), real)
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Tree:
         """The empty memory of the self-attention."""
@@ -96,11 +102,18 @@ class Block(Layer):
             y, new = self._memory().decode(params["attention"], h, cache, mask=mask)
             return y
 
-        x = self._branch("attention", attend, params, x, None, False)
-        return self._after_attention(params, x, context, context_mask, None, False), new
+        x = self._branch("attention", attend, params, x, None, False, {})
+        return self._after_attention(params, x, context, context_mask, None, False, {}), new
 
     def _after_attention(
-        self, params: Tree, x: jax.Array, context: Any, context_mask: Any, key: jax.Array | None, train: bool
+        self,
+        params: Tree,
+        x: jax.Array,
+        context: Any,
+        context_mask: Any,
+        key: jax.Array | None,
+        train: bool,
+        timed: Tree,
     ) -> jax.Array:
         if (self.cross_attention is None) != (context is None):
             raise InputError(f"{self!r}: a context is given if, and only if, there is a cross_attention")
@@ -110,11 +123,12 @@ class Block(Layer):
             return self.cross_attention(params["cross_attention"], h, **keywords)  # pyright: ignore[reportOptionalCall]
 
         def feed_forward(h: jax.Array) -> jax.Array:
-            return self.feed_forward(params["feed_forward"], h, key=fold(key, "feed_forward"), train=train)
+            mine = _taken(self.feed_forward, timed)
+            return self.feed_forward(params["feed_forward"], h, key=fold(key, "feed_forward"), train=train, **mine)
 
         if self.cross_attention is not None:
-            x = self._branch("cross_attention", cross, params, x, key, train)
-        return self._branch("feed_forward", feed_forward, params, x, key, train)
+            x = self._branch("cross_attention", cross, params, x, key, train, timed)
+        return self._branch("feed_forward", feed_forward, params, x, key, train, timed)
 
     def _branch(
         self,
@@ -124,12 +138,14 @@ class Block(Layer):
         x: jax.Array,
         key: jax.Array | None,
         train: bool,
+        timed: Tree,
     ) -> jax.Array:
         """x with what a branch adds to it, the normalisation first or last."""
 
         def norm(h: jax.Array) -> jax.Array:
+            part = getattr(self, f"{name}_norm")
             with scope(f"{name}_norm"):
-                return getattr(self, f"{name}_norm")(params[f"{name}_norm"], h)
+                return part(params[f"{name}_norm"], h, **_taken(part, timed))
 
         h = norm(x) if self.norm_first else x
         with scope(name):
@@ -141,6 +157,10 @@ class Block(Layer):
         if not hasattr(self.attention, "decode"):
             raise InputError(f"{self!r}: expected an attention with a memory, such as nn.Attention(..., causal=True)")
         return self.attention
+
+
+def _taken(part: Layer, keywords: Tree) -> Tree:
+    return {name: value for name, value in keywords.items() if name in accepted(part)}
 
 
 def repeated(block: Block, num_layers: int) -> nn.Serial:

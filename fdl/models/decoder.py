@@ -31,6 +31,7 @@ class Decoder(Layer):
       dropout: the probability of dropping an element of the embedded input.
     Call: ids [B, T] -> logits [B, T, vocabulary].
       mask: booleans [B, T], False = padding. Behind a text it changes nothing: the past is all that is seen.
+      lengths: integers [B], of texts that are padded behind, see `fdl.nn.lengths`; the logits of padding say nothing.
       positions: integers [T] or [B, T] for the layer `positions`, 0 ... T - 1 unless given.
     Memory: `init_cache(batch, length)`, `decode(params, ids, cache)`; text from it: `fdl.models.generate`.
     """
@@ -51,12 +52,14 @@ class Decoder(Layer):
         train: bool = False,
         mask: jax.Array | None = None,
         positions: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
         require_ids("Decoder", x)
         h = self._embed(params, x, positions)
         h = nn.Dropout(self.dropout)({}, h, key=fold(key, "dropout"), train=train)
+        seen = {"mask": mask} if lengths is None else {"mask": mask, "lengths": lengths}
         with scope("blocks"):
-            h = self.blocks(params["blocks"], h, key=fold(key, "blocks"), train=train, mask=mask)
+            h = self.blocks(params["blocks"], h, key=fold(key, "blocks"), train=train, **seen)
         return self._logits(params, h)
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Tree:

@@ -28,6 +28,7 @@ class Encoder(Layer):
       dropout: the probability of dropping an element of the embedded input.
     Call: ids [B, T] -> h [B, T, features].
       mask: booleans [B, T], False = padding.
+      lengths: integers [B], the same said of texts that are padded behind, see `fdl.nn.lengths`.
       types: integers [B, T], 0 unless given.
     """
 
@@ -48,6 +49,7 @@ class Encoder(Layer):
         train: bool = False,
         mask: jax.Array | None = None,
         types: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
         require_ids("Encoder", x)
         types = jnp.zeros(x.shape, jnp.int32) if types is None else types
@@ -59,8 +61,9 @@ class Encoder(Layer):
             h = self.positions(params["positions"], h)
         h = self.norm(params["norm"], h)
         h = nn.Dropout(self.dropout)({}, h, key=fold(key, "dropout"), train=train)
+        seen = {"mask": mask} if lengths is None else {"mask": mask, "lengths": lengths}
         with scope("blocks"):
-            return self.blocks(params["blocks"], h, key=fold(key, "blocks"), train=train, mask=mask)
+            return self.blocks(params["blocks"], h, key=fold(key, "blocks"), train=train, **seen)
 
     def pooled(self, params: Tree, h: jax.Array) -> jax.Array:
         """pooler(h), a vector for each text [B, features], from the h [B, T, features] of all its tokens."""

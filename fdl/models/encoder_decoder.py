@@ -15,6 +15,8 @@ from fdl.fields import DropRate
 from fdl.initializers import Normal, XavierUniform
 from fdl.models.block import Block, decode_blocks, feed_forward, init_caches, repeated, require_ids
 from fdl.nn.containers import scope
+from fdl.nn.lengths import real_steps
+from fdl.ops.attention import both
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class EncoderDecoder(Layer):
       dropout: the probability of dropping an element of the embedded inputs.
     Call: (source [B, S], target [B, T]), ids -> logits [B, T, vocabulary]: position t predicts the token after it.
       source_mask, target_mask: booleans [B, S] and [B, T], False = padding.
+      source_lengths, target_lengths: integers [B], the same said of texts that are padded behind, as in `Seq2Seq`.
     Memory: `start(params, source)`, `decode(params, ids, cache)`; text from it: `fdl.models.generate`.
 
     Embeddings are multiplied by sqrt(features) before positions are added (section 3.4), so a table drawn with a
@@ -53,10 +56,14 @@ class EncoderDecoder(Layer):
         train: bool = False,
         source_mask: jax.Array | None = None,
         target_mask: jax.Array | None = None,
+        source_lengths: jax.Array | None = None,
+        target_lengths: jax.Array | None = None,
     ) -> jax.Array:
         if not isinstance(x, tuple | list) or len(x) != 2:
             raise InputError(f"EncoderDecoder: expected x = (source, target), got {type(x).__name__}")
         source, target = x
+        source_mask = both(source_mask, real_steps(self, source, source_lengths, "source_lengths"))
+        target_mask = both(target_mask, real_steps(self, target, target_lengths, "target_lengths"))
         memory = self.encode(params, source, key=fold(key, "encode"), train=train, mask=source_mask)
         h = self._embed(params, "target_embedding", target, None, fold(key, "target"), train)
         keywords = {"mask": target_mask, "context": memory, "context_mask": source_mask}

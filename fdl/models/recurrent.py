@@ -15,6 +15,7 @@ from fdl.errors import InputError
 from fdl.fields import is_whole
 from fdl.nn.containers import Part
 from fdl.nn.dropout import drops
+from fdl.ops.pool import pool_steps
 from fdl.ops.recurrent import length_mask
 from fdl.shapes import expect
 
@@ -163,15 +164,12 @@ class TimePool(Layer):
         expect(self, x, "[B, T, F]")
         lengths = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
         expect(self, lengths, f"[{len(x)}]", "lengths")
+        steps = length_mask(lengths, x.shape[1])
         if not x.shape[1]:
             return jnp.zeros((len(x), x.shape[2]), x.dtype)
-        real = length_mask(lengths, x.shape[1])[..., None]
-        if self.reduce == "max":
-            return jnp.where(real.any(1), jnp.where(real, x, -jnp.inf).max(1), jnp.zeros_like(x[:, 0]))
-        if self.reduce == "mean":
-            count = jnp.maximum(real.sum(1), 1).astype(jnp.float32)
-            total = jnp.where(real, x, jnp.zeros_like(x)).sum(1, dtype=jnp.promote_types(x.dtype, jnp.float32))
-            return (total / count.astype(total.dtype)).astype(x.dtype)
+        if self.reduce in ("max", "mean"):
+            return pool_steps(x, steps, self.reduce)
+        real = steps[..., None]
         last = real & ~jnp.pad(real[:, 1:], ((0, 0), (0, 1), (0, 0)))  # True at the last real step alone
         y = jnp.where(last, x, jnp.zeros_like(x)).sum(1)
         if self.reduce == "last":

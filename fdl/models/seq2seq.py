@@ -12,7 +12,7 @@ from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
 from fdl.nn.containers import scope
 from fdl.nn.dropout import drops
-from fdl.ops.attention import padding_mask
+from fdl.ops.recurrent import length_mask
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Seq2Seq(Layer):
         with scope("bridge"):
             carry = self.bridge(params["bridge"], jnp.concatenate([last["forward"], last["backward"]], -1))
         size = source.shape[1]
-        mask = jnp.ones(source.shape, bool) if lengths is None else padding_mask(lengths, size)
+        mask = jnp.ones(source.shape, bool) if lengths is None else length_mask(lengths, size)
         return {"memory": memory, "mask": mask, "carry": carry}
 
     def decode(self, params: Tree, x: jax.Array, cache: Tree) -> tuple[jax.Array, Tree]:

@@ -13,6 +13,7 @@ from fdl.errors import InputError
 from fdl.fields import Size, check_values
 from fdl.initializers import TruncatedNormal, Zeros
 from fdl.models.block import Block, as_sequence, exact_gelu, feed_forward, first_token, repeated
+from fdl.nn.lengths import refuse_lengths
 from fdl.shapes import expect
 
 
@@ -20,7 +21,7 @@ from fdl.shapes import expect
 class ClassToken(Layer):
     """y = [embedding, x_0, x_1, ...]: a learned vector before each sequence, which collects what the head reads.
 
-    Call: x [B, T, features] -> [B, T + 1, features].
+    Call: x [B, T, features] -> [B, T + 1, features]; lengths are refused, see `fdl.nn.lengths`.
 
     >>> import fdl
     >>> ClassToken(2)({"embedding": jnp.array([5.0, 6.0])}, jnp.zeros((1, 1, 2))).tolist()
@@ -33,9 +34,18 @@ class ClassToken(Layer):
     def specs(self) -> Tree:
         return {"embedding": Param((self.features,), self.embedding_init, ("embed",))}
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         del key, train
         expect(self, x, "[B, T, features]")
+        refuse_lengths(self, x, lengths)
         first = jnp.broadcast_to(params["embedding"], (len(x), 1, self.features))
         return jnp.concatenate([first, x], 1)
 

@@ -13,6 +13,7 @@ from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.fields import DropRate, Flag, Size
 from fdl.initializers import LecunNormal, Zeros
+from fdl.nn.lengths import real_steps, without_padding
 from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
 from fdl.ops.linear import linear
@@ -42,6 +43,7 @@ class Attention(Layer):
       context: [B, S, context_features], a second sequence for keys and values (cross attention); in a container every
         layer that takes a context gets it.
       mask: booleans, True = may see; [B, S] over the keys (padding: `fdl.ops.padding_mask`), or [B or 1, H or 1, T, S].
+      lengths: integers [B], of x; behind them is padding, see `fdl.nn.lengths`. Of a context it needs a mask.
     Memory: `init_cache(batch, length)`, `decode(params, x, cache)`.
 
     PyTorch's `MultiheadAttention` holds query, key and value as rows of `in_proj_weight` [3 D, D], masks with
@@ -122,16 +124,22 @@ class Attention(Layer):
         train: bool = False,
         context: jax.Array | None = None,
         mask: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> jax.Array:
         expect(self, x, "[B, T, features]")
+        real = real_steps(self, x, lengths)
+        x = without_padding(x, real)
         source = x if context is None else self._checked_context(x, context)
         rate = self.dropout_rate if train else 0.0
         if key is None and not (isinstance(rate, float | int) and rate == 0):
             raise InputError(f"{self!r}: train=True needs randomness; pass key=")
         q, k, v = self._project(params, x, source, jnp.arange(x.shape[1]))
         mask = self._scores_mask(mask, x.shape[0], source.shape[1])
+        if real is not None and context is None:
+            mask = ops.both(mask, real[:, None, None, :])
         order = {"causal": self.causal, "window": self.window, "implementation": self.implementation}
-        return self._out(params, ops.dot_product_attention(q, k, v, mask=mask, dropout_rate=rate, key=key, **order))
+        y = self._out(params, ops.dot_product_attention(q, k, v, mask=mask, dropout_rate=rate, key=key, **order))
+        return without_padding(y, real)
 
     def init_cache(self, batch: int, length: int, dtype: Any = jnp.float32) -> Tree:
         """An empty memory of `length` positions for `batch` sequences, in the dtype of the x that `decode` will get.

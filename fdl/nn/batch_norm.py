@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
 from fdl.fields import NonNegative, Share, Size
+from fdl.nn.lengths import real_steps_of_sequence, without_padding
 from fdl.nn.norm import scale_and_bias
 from fdl.ops import norm
 from fdl.shapes import expect
@@ -28,8 +30,12 @@ class BatchNorm(Layer):
       momentum: the share that the running statistics keep. PyTorch's momentum=0.1 is 0.9 here; Flax has 0.99.
       eps: inside the root.
     Call: `apply(params, state, x [..., features], train=..., mask=...)` -> (y, state). Where `mask`, booleans of the
-      leading axes of x ([B] or [B, T], say), is False, x counts for no statistic. The layer before takes
-      `use_bias=False`: a bias there has no gradient, only round-off, which Adam turns into drift.
+      leading axes of x ([B] or [B, T], say), is False, x counts for no statistic; nor does the padding of an
+      x [B, T, features] behind its `lengths`, integers [B] (see `fdl.nn.lengths`). A row counts whatever the weight of
+      its loss: where rows of weight 0 are to be left out, hand the model a mask of them,
+      `fdl.supervised(..., inputs=("x", {"mask": "real"}), weight="w")`.
+
+    The layer before takes `use_bias=False`: a bias there has no gradient, only round-off, which Adam turns into drift.
 
     As in PyTorch the batch is normalised by its biased variance and the running variance takes the unbiased one; Flax
     takes the biased one for both. Under `jit` with a sharded batch the statistics are those of the whole batch.
@@ -64,19 +70,31 @@ class BatchNorm(Layer):
         key: jax.Array | None = None,
         train: bool = False,
         mask: jax.Array | None = None,
+        lengths: jax.Array | None = None,
     ) -> tuple[jax.Array, Tree]:
         del key
         expect(self, x, "[..., features]")
+        real = real_steps_of_sequence(self, x, lengths)
+        y, state = self._normalized(params, state, without_padding(x, real), train, self._counted(mask, real, x))
+        return without_padding(y, real), state
+
+    def _normalized(
+        self, params: Tree, state: Tree, x: jax.Array, train: bool, mask: jax.Array | None
+    ) -> tuple[jax.Array, Tree]:
         if "mean" not in state:
             raise InputError(f"{self!r}: its running statistics are missing; pass the state that fdl.init returned")
         if not train:
             return norm.normalize(x, state["mean"], state["var"], params["scale"], params["bias"], self.eps), state
         if x.size // self.features < 2:
             raise InputError(f"{self!r}: training needs at least two values a channel, got x of shape {list(x.shape)}")
-        mask = self._aligned(mask, x)
         mean, var = norm.moments(x, range(x.ndim - 1), mask)
         y = norm.normalize(x, mean, var, params["scale"], params["bias"], self.eps)
         return y, self._running(state, mean, var, x, mask)
+
+    def _counted(self, mask: jax.Array | None, real: jax.Array | None, x: jax.Array) -> jax.Array | None:
+        """What counts in the statistics, aligned with x; both masks are of leading axes."""
+        masks = [each for each in (self._aligned(mask, x), self._aligned(real, x)) if each is not None]
+        return functools.reduce(jnp.logical_and, masks) if masks else None
 
     def _aligned(self, mask: jax.Array | None, x: jax.Array) -> jax.Array | None:
         if mask is None:

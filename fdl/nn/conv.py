@@ -12,6 +12,7 @@ from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.fields import Flag, Size
 from fdl.initializers import LecunNormal, PerGroup, Zeros
+from fdl.nn.lengths import real_steps, refuse_lengths, without_padding
 from fdl.ops.conv import conv, conv_transpose
 from fdl.ops.window import Padding, Sizes, named_padding, per_axis
 from fdl.shapes import expect, refuse_bytes
@@ -100,6 +101,9 @@ class Conv(_Convolution):
 class Conv1d(_Convolution):
     """`Conv` along one axis, x [B, T, in_channels]; padding may also be "CAUSAL": no output sees the future.
 
+    With `lengths`, integers [B], each sequence ends in zeros as it does alone, see `fdl.nn.lengths`; they are refused
+    where y has other steps than x (a stride, "VALID").
+
     >>> import fdl, jax.numpy as jnp
     >>> layer = fdl.nn.Conv1d(2, 4, 3, padding="CAUSAL")
     >>> layer(fdl.init(layer, jax.random.key(0))[0], jnp.ones((1, 7, 2))).shape
@@ -107,6 +111,31 @@ class Conv1d(_Convolution):
     """
 
     spatial = "T"
+
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
+        expect(self, x, "[B, T, in_channels]")
+        real = real_steps(self, x, lengths)
+        if real is not None and not self._keeps_steps():
+            refuse_lengths(self, x, lengths)
+        return without_padding(super().__call__(params, without_padding(x, real), key=key, train=train), real)
+
+    def _keeps_steps(self) -> bool:
+        """Whether step t of y is step t of x, for every T."""
+        (size,), (stride,), (dilation,) = (
+            per_axis("Conv1d", name, getattr(self, name), 1) for name in ("kernel_size", "stride", "dilation")
+        )
+        padding, extra = named_padding("Conv1d", self.padding, 1), dilation * (size - 1)
+        if isinstance(padding, str):
+            return stride == 1 and (padding != "VALID" or extra == 0)
+        return stride == 1 and sum(padding[0]) == extra
 
 
 @dataclass(frozen=True)

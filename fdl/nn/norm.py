@@ -10,6 +10,7 @@ from fdl.core import Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.fields import NonNegative, Size
 from fdl.initializers import Ones, Zeros
+from fdl.nn.lengths import real_steps_of_sequence, without_padding
 from fdl.ops import norm
 from fdl.shapes import expect
 
@@ -86,6 +87,7 @@ class GroupNorm(Layer):
       features: size of the last axis.
       eps: inside the root, as in PyTorch (same default); Flax has 1e-6.
     Call: x [B, ..., features] -> same shape and dtype, computed in float32.
+      lengths: integers [B], of an x [B, T, features]; padding counts for no statistic, see `fdl.nn.lengths`.
 
     Raises:
       InputError: groups that do not divide the channels.
@@ -104,10 +106,20 @@ class GroupNorm(Layer):
     def specs(self) -> Tree:
         return scale_and_bias(self.features)
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         del key, train
         expect(self, x, "[B, ..., features]")
-        return norm.group_norm(x, params["scale"], params["bias"], self.num_groups, self.eps)
+        real = real_steps_of_sequence(self, x, lengths)
+        y = norm.group_norm(without_padding(x, real), params["scale"], params["bias"], self.num_groups, self.eps, real)
+        return without_padding(y, real)
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,8 @@ class InstanceNorm(Layer):
     Args:
       features: size of the last axis.
       eps: inside the root.
-    Call: x [B, ..., features] with at least one axis of positions -> same shape and dtype, computed in float32.
+    Call: x [B, ..., features] with at least one axis of positions -> same shape and dtype, computed in float32; lengths
+      as in `GroupNorm`.
 
     PyTorch's `InstanceNorm2d` has no scale and bias unless `affine=True`.
 
@@ -130,7 +143,17 @@ class InstanceNorm(Layer):
     def specs(self) -> Tree:
         return scale_and_bias(self.features)
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         del key, train
         expect(self, x, "[B, P, ..., features]")
-        return norm.group_norm(x, params["scale"], params["bias"], self.features, self.eps)
+        real = real_steps_of_sequence(self, x, lengths)
+        y = norm.group_norm(without_padding(x, real), params["scale"], params["bias"], self.features, self.eps, real)
+        return without_padding(y, real)

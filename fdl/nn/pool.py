@@ -1,4 +1,7 @@
-"""Pooling and upsampling layers, channels last, over any number of spatial axes."""
+"""Pooling and upsampling layers, channels last, over any number of spatial axes.
+
+Those that change the number of steps of a sequence refuse its `lengths`, see `fdl.nn.lengths`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import jax
 
 from fdl.core import Layer, Tree
 from fdl.errors import InputError, did_you_mean
+from fdl.nn.lengths import real_steps_of_sequence, refuse_lengths
 from fdl.ops import pool, resize
 from fdl.ops.window import Padding, Sizes, named_padding
 from fdl.shapes import expect
@@ -42,8 +46,17 @@ class MaxPool(_Pool):
     (1, 4, 3, 3)
     """
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
+        refuse_lengths(self, x, lengths)
         return pool.max_pool(x, self.window, self.stride, self.padding)
 
 
@@ -55,27 +68,60 @@ class AvgPool(_Pool):
     Call: x [B, *spatial, C] -> [B, *positions, C], summed in float32.
     """
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
+        refuse_lengths(self, x, lengths)
         return pool.avg_pool(x, self.window, self.stride, self.padding)
 
 
 @dataclass(frozen=True)
 class GlobalMaxPool(Layer):
-    """The maximum over all positions: x [B, *spatial, C] -> [B, C]."""
+    """The maximum over all positions: x [B, *spatial, C] -> [B, C].
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    Of x [B, T, C] with `lengths` it is the maximum over the real steps, 0 where there are none, see `fdl.nn.lengths`.
+    """
+
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
-        return pool.global_max_pool(x)
+        real = real_steps_of_sequence(self, x, lengths)
+        return pool.global_max_pool(x) if real is None else pool.pool_steps(x, real, "max")
 
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Layer):
-    """The mean over all positions: x [B, *spatial, C] -> [B, C] (Lin et al., Network in network, 2014)."""
+    """The mean over all positions: x [B, *spatial, C] -> [B, C] (Lin et al., Network in network, 2014).
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    Of x [B, T, C] with `lengths` it is the mean over the real steps, 0 where there are none, see `fdl.nn.lengths`.
+    """
+
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
-        return pool.global_avg_pool(x)
+        real = real_steps_of_sequence(self, x, lengths)
+        return pool.global_avg_pool(x) if real is None else pool.pool_steps(x, real, "mean")
 
 
 @dataclass(frozen=True)
@@ -84,8 +130,17 @@ class AdaptiveMaxPool(Layer):
 
     output_size: Sizes
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
+        refuse_lengths(self, x, lengths)
         return pool.adaptive_max_pool(x, self.output_size)
 
 
@@ -95,8 +150,17 @@ class AdaptiveAvgPool(Layer):
 
     output_size: Sizes
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
+        refuse_lengths(self, x, lengths)
         return pool.adaptive_avg_pool(x, self.output_size)
 
 
@@ -120,6 +184,15 @@ class Upsample(Layer):
         if self.method not in resize.METHODS:
             raise InputError(f"Upsample: unknown method {self.method!r}{did_you_mean(self.method, resize.METHODS)}")
 
-    def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        params: Tree,
+        x: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: jax.Array | None = None,
+    ) -> jax.Array:
         expect(self, x, "[B, H, ..., C]")
+        refuse_lengths(self, x, lengths)
         return resize.upsample(x, self.factor, self.method)

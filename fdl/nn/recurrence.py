@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, Tree
 from fdl.errors import InputError
+from fdl.nn.lengths import real_steps, without_padding
 from fdl.ops.norm import widen
-from fdl.ops.recurrent import length_mask, scan_time
+from fdl.ops.recurrent import scan_time
 from fdl.shapes import expect
 
 
@@ -83,12 +84,8 @@ class Recurrence(Layer):
         """A sequence or a chunk of one: (y [B, T, ...], carry) from x [B, T, ...]."""
         del key, train
         expect(self, x, f"[B, T, {self.step_shape}]")
-        mask = None
-        if lengths is not None:
-            expect(self, lengths, f"[{x.shape[0]}]", "lengths")
-            mask = length_mask(lengths, x.shape[1])
-            # a nan in padding would come back as 0 * nan in the gradient of the input kernel
-            x = jnp.where(jnp.expand_dims(mask, tuple(range(2, x.ndim))), x, jnp.zeros_like(x))
+        mask = real_steps(self, x, lengths)
+        x = without_padding(x, mask)
         projected = self.project(params, x)
         if carry is None:
             carry = self.initial_carry(x.shape[0], projected.dtype)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from fdl.errors import InputError, did_you_mean
 from fdl.ops.dropout import dropout
 from fdl.ops.norm import widen
+from fdl.ops.recurrent import length_mask
 
 Implementation = Literal["einsum", "chunked", "fused"]
 Visible = Callable[[jax.Array, jax.Array], jax.Array | None]
@@ -92,12 +93,12 @@ def dot_product_attention(
 
 
 def padding_mask(lengths: jax.Array, length: int) -> jax.Array:
-    """mask[b, s] = s < lengths[b]: lengths [B] as booleans [B, length]; for attention, `mask[:, None, None, :]`.
+    """mask[b, s] = s < lengths[b], booleans [B, length], as `length_mask`; for attention, `mask[:, None, None, :]`.
 
     >>> padding_mask(jnp.array([1, 3]), 3).astype(int).tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
-    return jnp.arange(length) < jnp.asarray(lengths)[:, None]
+    return length_mask(lengths, length)
 
 
 def position_mask(queries: jax.Array, keys: jax.Array, causal: bool, window: int | None) -> jax.Array | None:

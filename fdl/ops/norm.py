@@ -73,15 +73,24 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float = 1e-6) -> jax.Array:
     return (wide * inverse_root(square, eps) * scale.astype(wide.dtype)).astype(x.dtype)
 
 
-def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, num_groups: int, eps: float = 1e-5) -> jax.Array:
+def group_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    num_groups: int,
+    eps: float = 1e-5,
+    mask: jax.Array | None = None,
+) -> jax.Array:
     """Normalises each group of channels of each example over its channels and all positions (Wu & He, 2018).
 
     Args:
       x: [B, ..., C], C a multiple of `num_groups`; neighbouring channels form a group.
       scale, bias: [C].
+      mask: booleans [B, ...] of the positions; where it is False x counts for no statistic.
     """
     positions = math.prod(x.shape[1:-1])  # reshape(-1) cannot tell the sizes of an empty array
     grouped = x.reshape(x.shape[0], positions, num_groups, x.shape[-1] // num_groups)
     shape = (num_groups, -1)
-    y = normalize(grouped, *moments(grouped, (1, 3)), scale.reshape(shape), bias.reshape(shape), eps)
+    counted = None if mask is None else mask.reshape(x.shape[0], positions, 1, 1)
+    y = normalize(grouped, *moments(grouped, (1, 3), counted), scale.reshape(shape), bias.reshape(shape), eps)
     return y.reshape(x.shape)

@@ -84,6 +84,17 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     return _rounded(widen(_filled("global_avg_pool", x)).mean(range(1, x.ndim - 1)), x)
 
 
+def pool_steps(x: jax.Array, real: jax.Array, reduce: str) -> jax.Array:
+    """The "max" or "mean" of x [B, T, F] over the steps where `real` [B, T] is True, 0 where there are none: [B, F]."""
+    real = real[..., None]
+    if reduce == "max":
+        lowest = jnp.where(real, x, -jnp.inf).max(1, initial=-jnp.inf)
+        return jnp.where(real.any(1), lowest, jnp.zeros_like(lowest))
+    count = jnp.maximum(real.sum(1), 1).astype(jnp.float32)
+    total = widen(jnp.where(real, x, jnp.zeros_like(x))).sum(1)
+    return (total / count.astype(total.dtype)).astype(x.dtype)
+
+
 def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
     """The maximum of each of `output_size` bins an axis, cut by PyTorch's rule: see `adaptive_avg_pool`."""
     return _adaptive("adaptive_max_pool", _filled("adaptive_max_pool", x), output_size, jnp.max)
