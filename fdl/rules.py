@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -43,26 +43,48 @@ def _decays(specs: Tree) -> Any:
     return mask
 
 
-def by_path(rules: Rules[optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
+def by_path(
+    rules: Rules[optax.GradientTransformation] | Mapping[str, tuple[str, optax.GradientTransformation]],
+) -> optax.GradientTransformationExtraArgs:
     """An optimizer for each group of parameters, by path: other learning rates, other decay, or none at all.
 
     Args:
       rules: every parameter goes to the first transformation whose regex is found in its path. `optax.set_to_zero()`
-        keeps a group as it is; `Experiment(trainable=...)` does that without the work of its gradients.
+        keeps a group as it is; `Experiment(trainable=...)` does that without the work of its gradients. As a dict, name
+        -> (regex, transformation), the groups have names: {"head": ("head/", optax.sgd(schedule)), ...} records
+        `train/head/learning_rate`; without, the name is the rule's number and regex, `train/0: head//learning_rate`.
 
     Raises:
-      InputError: when the parameters are known, a rule that no path is left for, or a path without a rule.
+      InputError: rules of another form; when the parameters are known, a rule that no path is left for, or a path
+        without a rule.
 
-    >>> rules = [("head/", optax.sgd(0.1)), ("", optax.sgd(0.01))]
+    >>> rules = {"head": ("head/", optax.sgd(0.1)), "rest": ("", optax.sgd(0.01))}
     >>> params = {"body": {"kernel": jax.numpy.ones(1)}, "head": {"kernel": jax.numpy.ones(1)}}
     >>> optimizer = by_path(rules)
     >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
     >>> jax.tree.map(lambda x: round(float(x[0]), 3), updates)
     {'body': {'kernel': -0.01}, 'head': {'kernel': -0.1}}
     """
-    transforms = {f"{number}: {regex}": transform for number, (regex, transform) in enumerate(rules)}
-    named = [(regex, name) for (regex, _), name in zip(rules, transforms, strict=True)]
+    pairs: Any = list(rules.values() if isinstance(rules, Mapping) else rules)
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and _transforms(pair[1])):
+            raise InputError(
+                "by_path: expected [(regex, transformation), ...], or {name: (regex, transformation), ...} for groups "
+                f"with names, got {pair!r}"
+            )
+    names = (
+        list(rules) if isinstance(rules, Mapping) else [f"{number}: {regex}" for number, (regex, _) in enumerate(pairs)]
+    )
+    for name in names:
+        if not (isinstance(name, str) and name.strip()):
+            raise InputError(f"by_path: expected names of text, got {name!r}")
+    named = [(regex, name) for (regex, _), name in zip(pairs, names, strict=True)]
+    transforms = {name: transform for (_, transform), name in zip(pairs, names, strict=True)}
     return optax.partition(transforms, lambda params: match("by_path", named, params))  # pyright: ignore
+
+
+def _transforms(value: Any) -> bool:
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
 def split(rules: Rules[bool], params: Any) -> tuple[Any, Any, Callable[[Any, Any], Any]]:

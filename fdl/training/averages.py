@@ -10,6 +10,7 @@ import optax
 from jax.core import Tracer
 
 from fdl.errors import InputError
+from fdl.training.transformations import paired
 
 
 class EmaState(NamedTuple):
@@ -42,7 +43,7 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float = 0.999) -> o
     """
     if not isinstance(decay, Tracer) and not 0 <= decay < 1:
         raise InputError(f"with_ema: decay: expected 0 <= decay < 1, got {decay!r}")
-    inner = optax.with_extra_args_support(optimizer)
+    inner = paired(optimizer)
 
     def init(params: Any) -> EmaState:
         return EmaState(inner.init(params), jax.tree.map(_wide, params), jnp.int32(0))

@@ -29,8 +29,10 @@ class Experiment:
 
     Args:
       task: what to minimise.
-      optimizer: any Optax transformation; it is called with its extra arguments value, grad and value_fn. Scheduled
-        values are in the history as they were used: "train/learning_rate".
+      optimizer: any Optax transformation of the mean gradient. It gets the extra arguments that it takes: value, grad,
+        value_fn; grad_fn (`optax.contrib.sam`) and obj_fn (`optax.contrib.sophia`), at other parameters and the same
+        batch. `optax.lookahead` keeps its slow weights in its state, as the field `slow`. Scheduled values are in the
+        history as they were used: "train/learning_rate".
       train: the training set; None = every batch is `{}` (a task that makes its own data).
       evaluate: name -> dataset; its metrics appear as "name/accuracy" and so on.
       batch_size: examples a step; None = all of them (batch gradient descent), 1 = stochastic gradient descent.

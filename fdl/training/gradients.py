@@ -52,6 +52,18 @@ class Batch:
         (means, grads), state = self._accumulated(one)
         return means, grads, state
 
+    def mean(self, sums: Sums, grads: Any) -> Any:
+        """The gradients of the mean loss, from those of the (scaled) sum.
+
+        Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
+        """
+        count = nonzero(sums["loss"].count) * (1.0 if self.scale is None else self.scale)
+        return jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+
+    def gradient(self, trained: Any, number: Any = 0) -> Any:
+        """The gradients at other parameters, of the same batch whatever the `number`, for `optax.contrib.sam`."""
+        return self.mean(*self.sums(trained)[:2])
+
     def value(self, trained: Any) -> jax.Array:
         """The loss at other parameters, for line searches."""
 
@@ -92,3 +104,7 @@ def _micro(path: str, x: Any, count: int) -> jax.Array:
         size = list(jnp.shape(x))
         raise InputError(f"accumulate={count}: the batch's {path!r} {size} does not split into {count} equal parts")
     return jnp.reshape(x, (count, -1, *x.shape[1:]))
+
+
+def nonzero(count: jax.Array) -> jax.Array:
+    return jnp.where(count == 0, jnp.ones_like(count), count)

@@ -24,7 +24,7 @@ Signs = frozenset[float]
 
 UNKNOWN: Signs = frozenset()
 KNOWN = ("optax._src.", "optax.transforms.", "fdl.training.averages")
-WRAPPERS = ("with_extra_args_support", "masked", "apply_if_finite", "with_ema")
+WRAPPERS = ("with_extra_args_support", "masked", "apply_if_finite", "with_ema", "lookahead", "paired")
 KEEPS_SIGN = ("scale_by_", "apply_every", "centralize", "normalize_by", "zero_nans", "identity", "clip", "trace", "ema",
               "adaptive_grad_clip", "per_example", "add_noise")  # fmt: skip
 """How the stages of Optax begin that do not turn an update round."""
@@ -57,7 +57,7 @@ def check_optimizer(optimizer: Any, descends: bool = True) -> None:
     fdl.errors.InputError: optimizer: scale_by_adam: b1: expected 0 <= b1 < 1, got 1.5
     """
     growing: list[float] = []
-    signs = _before(_with_numbers(optimizer).update, frozenset({1.0}), growing)
+    signs = _before(with_numbers(optimizer).update, frozenset({1.0}), growing)
     if descends and any(sign > 0 for sign in signs):
         raise InputError(
             "optimizer: its updates go uphill, along the gradient: expected a positive learning rate (a scale of "
@@ -68,7 +68,7 @@ def check_optimizer(optimizer: Any, descends: bool = True) -> None:
         raise InputError(f"optimizer: weight_decay: expected a number >= 0, which shrinks the weights, got {got!r}")
 
 
-def _with_numbers(optimizer: Any) -> Any:
+def with_numbers(optimizer: Any) -> Any:
     """The transformation that `optax.inject_hyperparams` makes of its numbers and schedules."""
     inside = closure(getattr(optimizer, "init", None))
     if not {"inner_factory", "numeric_hps", "sched_hps", "other_hps"} <= inside.keys():

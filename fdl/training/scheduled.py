@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+INNER = ("inner_state", "inner_states", "fast_state", "adv_state", "opt_state")
+"""Fields of a wrapper's state, of which those of `optax.contrib.sam` are in the order of the closure of its update."""
+
 
 def scheduled(opt_state: Any, optimizer: Any) -> dict[str, jax.Array]:
     """The learning rate, and every scheduled value, that the last update used.
@@ -63,8 +66,8 @@ def _found(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}learning_rate", node.learning_rate  # pyright: ignore[reportAttributeAccessIssue]
         elif "plateau_count" in fields:
             yield f"{prefix}plateau_scale", node.scale  # pyright: ignore[reportAttributeAccessIssue]
-        for name in fields:
-            if name in ("inner_state", "inner_states"):
+        for name in INNER:
+            if name in fields:
                 yield from _found(getattr(node, name), prefix)
 
 

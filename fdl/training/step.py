@@ -21,6 +21,7 @@ from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, in
 from fdl.training.scheduled import scheduled
 from fdl.training.sums import as_sums, numbers
 from fdl.training.task import Outcome, Task
+from fdl.training.transformations import arguments, paired
 
 Metrics = dict[str, jax.Array]
 NONFINITE = ("stop", "skip")
@@ -54,6 +55,7 @@ class Update:
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer, descends=self.task.step is None)
+        paired(self.optimizer)
         if self.nonfinite not in NONFINITE:
             raise InputError(f"nonfinite: expected one of {NONFINITE}, got {self.nonfinite!r}")
         if self.precision is not None and self.precision not in PRECISIONS:
@@ -72,7 +74,7 @@ class Update:
     def start(self, params: Any, state: Any) -> TrainState:
         """The state before the first step from these arrays: frozen parameters have no optimiser state."""
         trained = split(self.trainable, params)[0] if self.trainable else params
-        return strengthen(TrainState(params, state, self.optimizer.init(trained), init_scale(self.precision)))
+        return strengthen(TrainState(params, state, paired(self.optimizer).init(trained), init_scale(self.precision)))
 
     def __call__(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         if self.augment is not None:
@@ -83,8 +85,7 @@ class Update:
     def _own(self, now: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         """A step that is the task's."""
         task_step: Any = self.task.step
-        optimizer = optax.with_extra_args_support(self.optimizer)
-        *new, metrics = task_step(*now[:3], batch, key=key, optimizer=optimizer)
+        *new, metrics = task_step(*now[:3], batch, key=key, optimizer=paired(self.optimizer))
         values = numbers({name: as_sums(name, metric) for name, metric in metrics.items()})
         return keep_types(TrainState(*new), now), _named(values, scheduled(new[2], self.optimizer))
 
@@ -95,11 +96,12 @@ class Update:
         options = self.accumulate, self.precision, scale
         work = Batch(objective, lambda trained: join(trained, frozen), now.state, batch, key, *options)
         sums, grads, state = work.sums(trained)
-        # Sums first, one division last: micro-batches of unequal weight then add up to the big batch.
-        count = nonzero(sums["loss"].count) * (1.0 if scale is None else scale)
-        grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
-            grads, now.opt_state, trained, value=sums["loss"].value(), grad=grads, value_fn=work.value
+        grads = work.mean(sums, grads)
+        extra = {"value": sums["loss"].value(), "grad": grads, "value_fn": work.value}
+        extra |= {"grad_fn": work.gradient, "obj_fn": work.value}
+        taken = arguments(self.optimizer)
+        updates, opt_state = paired(self.optimizer).update(
+            grads, now.opt_state, trained, **{name: value for name, value in extra.items() if name in taken}
         )
         new = TrainState(join(optax.apply_updates(trained, updates), frozen), state, opt_state, now.loss_scale)
         metrics = _named(numbers(sums), scheduled(opt_state, self.optimizer))
@@ -197,7 +199,3 @@ def _named(metrics: Mapping[str, Any], more: Mapping[str, Any]) -> Metrics:
         if jnp.ndim(value):
             raise InputError(f"metric {name!r}: expected a scalar, got {list(jnp.shape(value))}; its norm, perhaps?")
     return {**metrics, **{name: jnp.asarray(value) for name, value in more.items()}}
-
-
-def nonzero(count: jax.Array) -> jax.Array:
-    return jnp.where(count == 0, jnp.ones_like(count), count)
