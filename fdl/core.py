@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from fdl.errors import InputError
 from fdl.fields import Meaning, check_fields, is_whole
-from fdl.records import record_source
+from fdl.records import pretty, record_source, short
 from fdl.trail import on_error
 
 Tree = dict[str, Any]
@@ -81,7 +81,7 @@ class Layer:
         check_fields(self)
 
     def __repr__(self) -> str:
-        return record_source(self)
+        return pretty(record_source(self))
 
     def parts(self) -> dict[str, Any]:
         """Named sub-layers: each field that is a `Layer`, or a tuple of them (then named "0", "1", ... inside)."""
@@ -110,7 +110,7 @@ class Layer:
             raise NotImplementedError(f"{type(self).__name__} defines neither __call__ nor apply")
         if any(spec.kind == "state" for _, spec in leaves(self.specs())):
             raise InputError(
-                f"{self!r} keeps running statistics; call y, state = layer.apply(params, state, x, ...) instead"
+                f"{short(self)} keeps running statistics; call y, state = layer.apply(params, state, x, ...) instead"
             )
         return self.apply(params, {}, x, key=key, train=train, **keywords)[0]
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from fdl.errors import InputError
+from fdl.records import short
 
 
 def expect(layer: Any, x: Any, shape: str, name: str = "x") -> None:
@@ -32,7 +33,7 @@ def expect(layer: Any, x: Any, shape: str, name: str = "x") -> None:
         return
     wanted = ", ".join(_spelled(layer, word) for word in words)
     dtype = getattr(x, "dtype", type(x).__name__)
-    raise InputError(f"{layer!r}: expected {name} of shape [{wanted}], got {dtype}{got}{_hint(got, sizes)}")
+    raise InputError(f"{short(layer)}: expected {name} of shape [{wanted}], got {dtype}{got}{_hint(got, sizes)}")
 
 
 def _size(layer: Any, word: str) -> int | None:
@@ -66,8 +67,8 @@ def refuse_bytes(layer: Any, x: Any) -> None:
     """
     if getattr(x, "dtype", None) == np.uint8:
         raise InputError(
-            f"{layer!r}: expected x of floats, got uint8{list(np.shape(x))}; scale it first, in augment or where the "
-            "data are loaded: x.astype(np.float32) / 255 (or without / 255, where it is no image)"
+            f"{short(layer)}: expected x of floats, got uint8{list(np.shape(x))}; scale it first, in augment or where "
+            "the data are loaded: x.astype(np.float32) / 255 (or without / 255, where it is no image)"
         )
 
 

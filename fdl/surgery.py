@@ -7,6 +7,7 @@ from typing import Any
 
 from fdl.core import Layer
 from fdl.errors import InputError, did_you_mean
+from fdl.records import short
 
 
 def edit(layer: Layer, path: str, new: Layer | Callable[[Any], Any]) -> Layer:
@@ -34,7 +35,7 @@ def _edit(part: Any, names: list[str], new: Any, path: str) -> Any:
     if isinstance(part, tuple):
         parts = {str(i): item for i, item in enumerate(part)}
     if name not in parts:
-        raise InputError(f"no part {name!r} of {part!r} (path {path!r}){did_you_mean(name, parts)}")
+        raise InputError(f"no part {name!r} of {short(part)} (path {path!r}){did_you_mean(name, parts)}")
     changed = _edit(parts[name], rest, new, path)
     if isinstance(part, tuple):
         return tuple(changed if other == name else item for other, item in parts.items())

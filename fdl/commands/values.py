@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from fdl.errors import InputError
+from fdl.records import split
 
 RANGE = re.compile(r"(lin|log):([^:]+?)\.\.([^:]+?)(?::(\d+))?")
 
@@ -57,26 +58,6 @@ def _values(name: str, text: str, kind: Any, before: Any) -> Any:
     if scale == "lin":
         return [low, *(low + (high - low) * share for share in shares), high]
     return [low, *(math.exp(math.log(low) + math.log(high / low) * share) for share in shares), high]
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas that are in no brackets and no quotes.
-
-    >>> split("(4,),(8, 8)"), split("a,'b,c'")
-    (['(4,)', '(8, 8)'], ['a', "'b,c'"])
-    """
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        depth += not quote and (character in "([{") - (character in ")]}")
-        if character == "," and not quote and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def _number(name: str, text: str) -> float:

@@ -118,6 +118,15 @@ def tree_path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def spelled_leaves(tree: Any) -> list[tuple[str, str]]:
+    """The path of each array with its dtype and shape, for messages.
+
+    >>> spelled_leaves({"x": np.ones((3, 2)), "y": np.arange(3, dtype=np.int32)})
+    [('x', 'float64[3, 2]'), ('y', 'int32[3]')]
+    """
+    return [(tree_path(path), f"{leaf.dtype}{list(leaf.shape)}") for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
 def _one_array(value: Any) -> bool:
     """Whether a node of a tree is one array, and none of several parts."""
     if type(value) is tuple:

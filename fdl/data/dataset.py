@@ -7,15 +7,17 @@ compiled program: there is no iterator, and nothing to restore when a run resume
 from __future__ import annotations
 
 import copy
+from collections.abc import Sized
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdl.data.conversion import host_tree, tree_path
+from fdl.data.conversion import host_tree, spelled_leaves, tree_path
 from fdl.data.permutation import permutation
 from fdl.errors import InputError
+from fdl.records import listed
 
 Batch = Any
 
@@ -27,6 +29,14 @@ class Dataset:
     """Pytree of host arrays, passed to the compiled program as an argument."""
     streamed = False
     """Whether a chunk of steps gets batches of its own as `arrays`, instead of all data once."""
+
+    def __repr__(self) -> str:
+        size = f" of {len(self)} examples" if isinstance(self, Sized) else ""  # pyright: ignore[reportArgumentType]
+        return listed(f"{type(self).__name__}{size}:", spelled_leaves(self._entries()))
+
+    def _entries(self) -> Any:
+        """The arrays under the names that a user gave them."""
+        return self.arrays
 
     def steps_per_epoch(self, batch_size: int | None) -> int:
         """Full batches in one pass over the data."""
@@ -145,12 +155,16 @@ class Arrays(Examples):
                 raise InputError(f"Arrays: {name!r} has no array (got {named[name]!r}); leave it out")
         sizes = {path: leaf.shape[0] if leaf.ndim else -1 for path, leaf in _paths(tree)}
         if -1 in sizes.values() or len(set(sizes.values())) != 1:
-            listed = ", ".join(f"{path}: {'a scalar' if n < 0 else n}" for path, n in sizes.items())
-            raise InputError(f"Arrays: all leading axes must be equal (the number of examples), got {listed}")
+            spelled = ", ".join(f"{path}: {'a scalar' if n < 0 else n}" for path, n in sizes.items())
+            raise InputError(f"Arrays: all leading axes must be equal (the number of examples), got {spelled}")
         self._size = next(iter(sizes.values()))
         if not self._size:
             raise InputError(f"Arrays: no examples ({', '.join(sizes)} have a leading axis of 0)")
         self.arrays = {"tree": tree, "rows": None}
+
+    def _entries(self) -> Any:
+        sized = lambda leaf: jax.ShapeDtypeStruct((self._size, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+        return jax.tree.map(sized, self.arrays["tree"])
 
     def __getitem__(self, name: str) -> Any:
         """The named host array of these examples."""

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fdl.data.conversion import host_tree, tree_path
+from fdl.data.conversion import host_tree, spelled_leaves, tree_path
 from fdl.data.dataset import Batch, Dataset
 from fdl.errors import InputError
+from fdl.records import listed, short, source
 
 CHUNK_BYTES = 2**25  # of batches that travel to the device together
 AHEAD = 2  # chunks read before they are needed
@@ -41,9 +42,13 @@ class Stream(Dataset):
 
     def __init__(self, batch_at: Callable[[int], Batch]) -> None:
         if not callable(batch_at):
-            raise InputError(f"Stream: expected a function batch_at(step) -> dict of arrays, got {batch_at!r}")
+            raise InputError(f"Stream: expected a function batch_at(step) -> dict of arrays, got {short(batch_at)}")
         self.batch_at = batch_at
         self._first: Batch = None
+
+    def __repr__(self) -> str:
+        known = spelled_leaves(self._first) if self._first is not None else [("batch_at", source(self.batch_at))]
+        return listed("Stream of batches:", known)
 
     def read(self, step: int) -> Batch:
         """The batch of a step as host arrays, like that of step 0.

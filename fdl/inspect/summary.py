@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fdl.core import Layer, abstract
 from fdl.errors import InputError
 from fdl.inspect.taps import attach
+from fdl.records import short
 from fdl.runs.tables import aligned
 
 
@@ -89,7 +90,7 @@ def summarize(layer: Layer, x: Any, keywords: dict[str, Any], backward: bool = F
     def report(path: str, part: Layer, inputs: tuple[Any, ...], y: Any) -> None:
         if not part.parts():
             work = _work(part, *inputs, backward=("params", "x") if backward else ())
-            rows.append(Row(path, repr(part), _shapes(y), count(inputs[0]), *work))
+            rows.append(Row(path, short(part), _shapes(y), count(inputs[0]), *work))
 
     params, state = abstract(layer)
     jax.eval_shape(lambda p, s, x, named: attach(layer, report).apply(p, s, x, **named), params, state, x, keywords)

@@ -15,6 +15,7 @@ from fdl.errors import InputError
 from fdl.fields import NonNegative, Size, check_values
 from fdl.models.mlp import KERNEL, mlp
 from fdl.nn.containers import scope
+from fdl.records import short
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -161,7 +162,7 @@ class GaussianNoise(Layer):
         if not train:
             return x
         if key is None:
-            raise InputError(f"{self!r}: train=True needs randomness; pass key=")
+            raise InputError(f"{short(self)}: train=True needs randomness; pass key=")
         return x + jax.random.normal(key, x.shape, x.dtype) * jnp.asarray(self.stddev, x.dtype)
 
 

@@ -20,6 +20,7 @@ from fdl.errors import InputError
 from fdl.fields import DropRate, Flag, is_whole
 from fdl.nn.containers import accepted, scope
 from fdl.nn.lengths import real_steps, without_padding
+from fdl.records import short
 from fdl.surgery import edit
 
 
@@ -116,7 +117,7 @@ class Block(Layer):
         timed: Tree,
     ) -> jax.Array:
         if (self.cross_attention is None) != (context is None):
-            raise InputError(f"{self!r}: a context is given if, and only if, there is a cross_attention")
+            raise InputError(f"{short(self)}: a context is given if, and only if, there is a cross_attention")
 
         def cross(h: jax.Array) -> jax.Array:
             keywords = {"key": fold(key, "cross_attention"), "train": train, "mask": context_mask, "context": context}
@@ -155,7 +156,9 @@ class Block(Layer):
 
     def _memory(self) -> Any:
         if not hasattr(self.attention, "decode"):
-            raise InputError(f"{self!r}: expected an attention with a memory, such as nn.Attention(..., causal=True)")
+            raise InputError(
+                f"{short(self)}: expected an attention with a memory, such as nn.Attention(..., causal=True)"
+            )
         return self.attention
 
 

@@ -16,6 +16,7 @@ from fdl.initializers import Normal
 from fdl.models.block import Block, decode_blocks, feed_forward, init_caches, repeated, require_ids
 from fdl.nn.containers import scope
 from fdl.ops.rotary import Layout
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Decoder(Layer):
         """
         longest = getattr(self.positions, "length", length)
         if length > longest:
-            raise InputError(f"Decoder: a cache of {length} positions, but {self.positions!r} ends at {longest}")
+            raise InputError(f"Decoder: a cache of {length} positions, but {short(self.positions)} ends at {longest}")
         return {"blocks": init_caches(self.blocks, batch, length, dtype), "index": jnp.zeros((), jnp.int32)}
 
     def decode(

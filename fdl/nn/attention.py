@@ -18,6 +18,7 @@ from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
 from fdl.ops.linear import linear
 from fdl.ops.rotary import check_rotary
+from fdl.records import short
 from fdl.shapes import expect
 
 
@@ -132,7 +133,7 @@ class Attention(Layer):
         source = x if context is None else self._checked_context(x, context)
         rate = self.dropout_rate if train else 0.0
         if key is None and not (isinstance(rate, float | int) and rate == 0):
-            raise InputError(f"{self!r}: train=True needs randomness; pass key=")
+            raise InputError(f"{short(self)}: train=True needs randomness; pass key=")
         q, k, v = self._project(params, x, source, jnp.arange(x.shape[1]))
         mask = self._scores_mask(mask, x.shape[0], source.shape[1])
         if real is not None and context is None:
@@ -205,14 +206,14 @@ class Attention(Layer):
             return mask  # the sizes of four axes are checked against the scores
         if mask.shape != (B, S) or mask.dtype != bool:
             wanted = f"booleans (True = may see) [{B}, {S}] over the keys or [B or 1, H or 1, T, {S}]"
-            raise InputError(f"{self!r}: mask: expected {wanted}, got {mask.dtype}{list(mask.shape)}")
+            raise InputError(f"{short(self)}: mask: expected {wanted}, got {mask.dtype}{list(mask.shape)}")
         return mask[:, None, None, :]
 
     def _checked_context(self, x: jax.Array, context: jax.Array) -> jax.Array:
         expect(self, context, f"[{x.shape[0]}, S, {self.context_features or self.features}]", "context")
         if self.causal or self.window is not None or self.rotary is not None:
             raise InputError(
-                f"{self!r}: positions of x and of a context have no order between them; "
+                f"{short(self)}: positions of x and of a context have no order between them; "
                 "cross attention takes causal=False, window=None and rotary=None"
             )
         return context
@@ -221,14 +222,18 @@ class Attention(Layer):
         """The cache's length, if what it holds is this layer's and it has room for x."""
         (B, T, _), (_, length, *_), index = x.shape, cache["key"].shape, cache["index"]
         if not self.causal:
-            raise InputError(f"{self!r}: decode needs causal=True, or earlier positions would have to see later ones")
+            raise InputError(
+                f"{short(self)}: decode needs causal=True, or earlier positions would have to see later ones"
+            )
         want = f"{x.dtype}{[B, length, self.kv_heads, self.head_features]}"
         for name in ("key", "value"):
             if (got := f"{cache[name].dtype}{list(cache[name].shape)}") != want:
                 raise InputError(
-                    f"{self!r}: cache {name!r}: expected {want}, got {got}; see init_cache(batch, length, dtype)"
+                    f"{short(self)}: cache {name!r}: expected {want}, got {got}; see init_cache(batch, length, dtype)"
                 )
         written = 0 if isinstance(index, Tracer) else int(index)
         if written + T > length:
-            raise InputError(f"{self!r}: {written} positions are written and {T} come, but the cache holds {length}")
+            raise InputError(
+                f"{short(self)}: {written} positions are written and {T} come, but the cache holds {length}"
+            )
         return length

@@ -15,6 +15,7 @@ from fdl.fields import NonNegative, Share, Size
 from fdl.nn.lengths import real_steps_of_sequence, without_padding
 from fdl.nn.norm import scale_and_bias
 from fdl.ops import norm
+from fdl.records import short
 from fdl.shapes import expect
 
 
@@ -82,11 +83,15 @@ class BatchNorm(Layer):
         self, params: Tree, state: Tree, x: jax.Array, train: bool, mask: jax.Array | None
     ) -> tuple[jax.Array, Tree]:
         if "mean" not in state:
-            raise InputError(f"{self!r}: its running statistics are missing; pass the state that fdl.init returned")
+            raise InputError(
+                f"{short(self)}: its running statistics are missing; pass the state that fdl.init returned"
+            )
         if not train:
             return norm.normalize(x, state["mean"], state["var"], params["scale"], params["bias"], self.eps), state
         if x.size // self.features < 2:
-            raise InputError(f"{self!r}: training needs at least two values a channel, got x of shape {list(x.shape)}")
+            raise InputError(
+                f"{short(self)}: training needs at least two values a channel, got x of shape {list(x.shape)}"
+            )
         mean, var = norm.moments(x, range(x.ndim - 1), mask)
         y = norm.normalize(x, mean, var, params["scale"], params["bias"], self.eps)
         return y, self._running(state, mean, var, x, mask)
@@ -100,7 +105,7 @@ class BatchNorm(Layer):
         if mask is None:
             return None
         if mask.shape != x.shape[: mask.ndim] or mask.ndim >= x.ndim:
-            raise InputError(f"{self!r}: mask {list(mask.shape)} must be leading axes of x {list(x.shape)}")
+            raise InputError(f"{short(self)}: mask {list(mask.shape)} must be leading axes of x {list(x.shape)}")
         return mask.astype(bool).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
     def _running(self, state: Tree, mean: jax.Array, var: jax.Array, x: jax.Array, mask: jax.Array | None) -> Tree:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError, did_you_mean
-from fdl.records import source
+from fdl.records import pretty, short, source
 
 Part = Layer | Callable[[Any], Any]
 
@@ -32,11 +32,11 @@ class Named(Layer):
             if name in named and (name.isdigit() or "/" in name):
                 raise InputError(f"{type(self).__name__}: {name!r} cannot be a name: digits are positions, / a path")
             if not callable(part):
-                raise InputError(f"{type(self).__name__}: {name!r} must be a layer or a function, got {part!r}")
+                raise InputError(f"{type(self).__name__}: {name!r} must be a layer or a function, got {short(part)}")
         object.__setattr__(self, "items", items)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._shown())})"
+        return pretty(f"{type(self).__name__}({', '.join(self._shown())})")
 
     def _shown(self) -> list[str]:
         return [source(part) if name.isdigit() else f"{name}={source(part)}" for name, part in self.items]
@@ -120,7 +120,7 @@ class Parallel(Named):
         if self.combine == "concat":
             return jnp.concatenate(ys, axis=-1), new
         if len({y.shape for y in ys}) > 1:
-            raise InputError(f"{self!r}: the terms of the sum have shapes {[list(y.shape) for y in ys]}")
+            raise InputError(f"{short(self)}: the terms of the sum have shapes {[list(y.shape) for y in ys]}")
         return functools.reduce(jnp.add, ys), new
 
 
@@ -147,7 +147,7 @@ class Residual(Layer):
             new |= changed
         if x.shape != y.shape:
             raise InputError(
-                f"{self!r}: block(x) has shape {list(y.shape)}, the shortcut {list(x.shape)}; "
+                f"{short(self)}: block(x) has shape {list(y.shape)}, the shortcut {list(x.shape)}; "
                 "give a shortcut layer that maps one to the other"
             )
         return x + y, new

@@ -12,6 +12,7 @@ from fdl.core import Layer, Tree
 from fdl.errors import InputError
 from fdl.fields import DropRate
 from fdl.ops.dropout import dropout
+from fdl.records import short
 
 
 def drops(rate: float) -> bool:
@@ -87,5 +88,5 @@ def _drop(
     if not train or (isinstance(rate, float | int) and rate == 0):
         return x
     if key is None:
-        raise InputError(f"{layer!r}: train=True needs randomness; pass key=")
+        raise InputError(f"{short(layer)}: train=True needs randomness; pass key=")
     return dropout(x, rate, key, shared)

@@ -14,6 +14,7 @@ from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.fields import Size
 from fdl.initializers import Normal
+from fdl.records import short
 from fdl.shapes import check_range, expect
 
 
@@ -56,7 +57,7 @@ class Embedding(Layer):
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del key, train
-        return look_up(repr(self), "id", params["embedding"], x)
+        return look_up(short(self), "id", params["embedding"], x)
 
     def attend(self, params: Tree, x: jax.Array) -> jax.Array:
         """x @ embedding^T: x [..., features] -> logits [..., num_embeddings].

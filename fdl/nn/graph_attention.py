@@ -16,6 +16,7 @@ from fdl.ops.dropout import dropout
 from fdl.ops.linear import linear
 from fdl.ops.norm import widen
 from fdl.ops.segment import gather, segment_softmax, segment_sum
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class _GraphAttention(Layer):
         if not train or (isinstance(self.dropout, float | int) and self.dropout == 0):
             return weights
         if key is None:
-            raise InputError(f"{self!r}: train=True needs randomness for its dropout; pass key=")
+            raise InputError(f"{short(self)}: train=True needs randomness for its dropout; pass key=")
         return dropout(weights, self.dropout, key)
 
     def _kernel(self) -> Param:

@@ -22,6 +22,7 @@ from fdl.nn.linear import Linear
 from fdl.ops import graph
 from fdl.ops.linear import linear
 from fdl.ops.norm import inverse_root, widen
+from fdl.records import short
 from fdl.shapes import expect
 
 
@@ -33,7 +34,8 @@ def flat_graph(layer: Layer, x: jax.Array, edges: Any) -> tuple[jax.Array, jax.A
     """
     if edges is None:
         raise InputError(
-            f'{layer!r}: a graph layer needs edges=; in a task: supervised(..., inputs=("x", {{"edges": "edges"}}))'
+            f"{short(layer)}: a graph layer needs edges=; "
+            'in a task: supervised(..., inputs=("x", {"edges": "edges"}))'
         )
     if jnp.ndim(x) == 3:
         expect(layer, x, "[B, N, in_features]")

@@ -13,6 +13,7 @@ from fdl.fields import Positive, Size
 from fdl.initializers import LecunNormal, Zeros
 from fdl.nn.containers import scope
 from fdl.ops.norm import widen
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class LoRA(Layer):
         kernel = specs.get("kernel")
         if not isinstance(kernel, Param) or len(kernel.shape) != 2:
             raise InputError(
-                f"LoRA: expected a layer with a kernel [in, out] of its own, such as Linear, got {self.linear!r}"
+                f"LoRA: expected a layer with a kernel [in, out] of its own, such as Linear, got {short(self.linear)}"
             )
         return kernel
 

@@ -13,7 +13,7 @@ from fdl.fields import Positive, Size, check_fields
 from fdl.initializers import Normal
 from fdl.nn.embedding import look_up
 from fdl.ops.rotary import Layout, check_rotary, rotary, sinusoidal
-from fdl.records import record_source
+from fdl.records import record_source, short
 from fdl.shapes import expect
 
 
@@ -138,8 +138,8 @@ class LearnedPositions(Layer):
         del key, train
         expect(self, x, "[B, T, features]")
         if positions is None and x.shape[1] > self.length:
-            raise InputError(f"{self!r}: x has {x.shape[1]} positions, the table {self.length}; make it longer")
-        return x + look_up(repr(self), "position", params["embedding"], _positions(self, x, positions))
+            raise InputError(f"{short(self)}: x has {x.shape[1]} positions, the table {self.length}; make it longer")
+        return x + look_up(short(self), "position", params["embedding"], _positions(self, x, positions))
 
 
 def _positions(layer: Layer, x: jax.Array, positions: jax.Array | None) -> jax.Array:
@@ -147,5 +147,5 @@ def _positions(layer: Layer, x: jax.Array, positions: jax.Array | None) -> jax.A
         return jnp.arange(x.shape[1])
     if jnp.shape(positions) not in ((x.shape[1],), x.shape[:2]):
         wanted = f"[{x.shape[1]}] or {list(x.shape[:2])}"
-        raise InputError(f"{layer!r}: expected positions of shape {wanted}, got {list(jnp.shape(positions))}")
+        raise InputError(f"{short(layer)}: expected positions of shape {wanted}, got {list(jnp.shape(positions))}")
     return positions

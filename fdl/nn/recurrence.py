@@ -12,6 +12,7 @@ from fdl.errors import InputError
 from fdl.nn.lengths import real_steps, without_padding
 from fdl.ops.norm import widen
 from fdl.ops.recurrent import scan_time
+from fdl.records import short
 from fdl.shapes import expect
 
 
@@ -119,7 +120,7 @@ class Recurrence(Layer):
         want = _spelled(jax.eval_shape(lambda: self.initial_carry(batch, dtype)))
         if _spelled(carry) != want:
             raise InputError(
-                f"{self!r}: expected a carry of {want}, got {_spelled(carry)}; "
+                f"{short(self)}: expected a carry of {want}, got {_spelled(carry)}; "
                 "the first one is initial_carry(batch, x.dtype)"
             )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fdl.core import Layer, Tree, fold
 from fdl.errors import InputError
 from fdl.nn.containers import Serial, accepted, apply_part, require_known, scope
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Bidirectional(Layer):
     def __post_init__(self) -> None:
         for name, part in self.parts().items():
             if not has_memory(part):
-                raise InputError(f"Bidirectional: {name}: expected a recurrent layer such as LSTM, got {part!r}")
+                raise InputError(f"Bidirectional: {name}: expected a recurrent layer such as LSTM, got {short(part)}")
 
     def apply(
         self,
@@ -160,7 +161,7 @@ class StackedRNN(Serial):
             if name not in recurrent:
                 x, _ = apply_part(name, part, params, {}, x, key=key, train=train)
             elif not hasattr(part, "step"):
-                raise InputError(f"{part!r} needs the whole sequence, it has no step; use unroll")
+                raise InputError(f"{short(part)} needs the whole sequence, it has no step; use unroll")
             else:
                 with scope(name):
                     new[name], x = recurrent[name].step(params[name], carry[name], x, key=fold(key, name), train=train)
@@ -181,5 +182,5 @@ def _checked(layer: Layer, carry: Any, recurrent: Iterable[str]) -> dict[str, An
         return dict.fromkeys(names)
     if not isinstance(carry, dict) or sorted(carry) != names:
         got = sorted(carry) if isinstance(carry, dict) else type(carry).__name__
-        raise InputError(f"{layer!r}: expected a carry with an entry for each of {names}, got {got}")
+        raise InputError(f"{short(layer)}: expected a carry with an entry for each of {names}, got {got}")
     return carry

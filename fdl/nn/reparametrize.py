@@ -14,6 +14,7 @@ from fdl.fields import Size
 from fdl.initializers import Normal, Ones
 from fdl.nn.containers import scope
 from fdl.ops.norm import widen
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SpectralNorm(Layer):
         self, params: Tree, state: Tree, x: Any, *, key: jax.Array | None = None, train: bool = False, **keywords: Any
     ) -> tuple[Any, Tree]:
         if "u" not in state:
-            raise InputError(f"{self!r}: its state is missing; pass the state that fdl.init returned")
+            raise InputError(f"{short(self)}: its state is missing; pass the state that fdl.init returned")
         kernel = params["layer"]["kernel"]
         matrix = widen(kernel).reshape(-1, kernel.shape[-1])
         u = _unit(state["u"].astype(matrix.dtype))

@@ -13,6 +13,7 @@ from fdl.core import Copies, Layer, Tree, fold
 from fdl.errors import InputError
 from fdl.fields import Flag, Size
 from fdl.nn.containers import require_known, scope
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Stack(Layer):
             y, new = self.block.apply(params, state, x, key=fold(key, i), train=train, **keywords)
             if _shapes(y) != _shapes(x):
                 raise InputError(
-                    f"{self!r}: a block must keep the shape and dtype of x, got {_shapes(x)} -> {_shapes(y)}"
+                    f"{short(self)}: a block must keep the shape and dtype of x, got {_shapes(x)} -> {_shapes(y)}"
                 )
             return y, new
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fdl.data.stream import Prefetch, Stream
 from fdl.errors import Interrupted, Stop
+from fdl.records import figures, listed, sizes
 from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
@@ -56,6 +57,17 @@ class Result:
     info: dict[str, float] = field(default_factory=dict)
     programs: tuple[Program, ...] = ()
     stopped: str | None = None
+
+    def __repr__(self) -> str:
+        rows = [
+            ("metrics", figures(self.metrics)),
+            ("history", f"{len(self.history)} names, of {sum(map(len, self.history.values())):,} values together"),
+            ("params", sizes(self.params)),
+            ("state", sizes(self.state)),
+            ("info", figures(self.info)),
+            *([] if self.stopped is None else [("stopped", self.stopped)]),
+        ]
+        return listed(f"Result after {self.info.get('steps', 0):.0f} steps:", rows)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from fdl.data.conversion import jax_tree
 from fdl.errors import InputError
 from fdl.metrics.calibration import Calibration
+from fdl.records import listed, sizes, source
 from fdl.training.sweep_result import SweepResult
 
 Predict = Callable[[Any, Any, Any], jax.Array]
@@ -36,6 +37,12 @@ class Ensemble:
     predict: Predict
     params: Any
     state: Any
+
+    def __repr__(self) -> str:
+        members = len(next(iter(jax.tree.leaves((self.params, self.state))), ()))
+        return listed(
+            f"Ensemble of {members} members:", [("predict", source(self.predict)), ("params", sizes(self.params))]
+        )
 
     @classmethod
     def of(cls, result: SweepResult, predict: Predict, members: Sequence[int] | None = None) -> Ensemble:

@@ -11,6 +11,7 @@ import jax
 
 from fdl.data.dataset import Dataset, Full
 from fdl.errors import InputError
+from fdl.records import is_default, listed, short
 from fdl.rules import Rules
 from fdl.runs.retention import NEWEST, Keep
 from fdl.training.reports import check_names
@@ -94,6 +95,13 @@ class Experiment:
     accumulate: int = 1
     precision: str | None = None
     nonfinite: str = "stop"
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)
+        shown = {
+            each.name: getattr(self, each.name) for each in fields if not is_default(each, getattr(self, each.name))
+        }
+        return listed("Experiment:", [(name, short(value)) for name, value in shown.items()], most=len(fields))
 
     def __post_init__(self) -> None:
         _expect(isinstance(self.task, Task), "task", "an fdl.Task, such as fdl.supervised(model, loss)", self.task)
@@ -194,4 +202,4 @@ class Experiment:
 
 def _expect(fits: bool, name: str, expected: str, got: Any) -> None:
     if not fits:
-        raise InputError(f"Experiment: {name}: expected {expected}, got {got!r}")
+        raise InputError(f"Experiment: {name}: expected {expected}, got {short(got)}")

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fdl.errors import InputError, did_you_mean
+from fdl.records import listed
 from fdl.runs.progress import label
 from fdl.training.driver import Result, Trained
 
@@ -71,6 +72,18 @@ class SweepResult:
     compiles: int
     info: dict[str, float] = field(default_factory=dict)
     stopped: str | None = None
+
+    def __repr__(self) -> str:
+        swept = dict.fromkeys(name for setting in self.settings for name in setting)
+        ends = {name: (np.nanmin(v), np.nanmax(v)) for name, v in self.metrics.items() if not np.isnan(v).all()}
+        rows = [
+            ("swept", ", ".join(swept) or "seeds only"),
+            ("seeds", f"{len(set(self.seeds))} each"),
+            *((name, f"{low:.4g} to {high:.4g}") for name, (low, high) in ends.items()),
+            ("failed", f"{np.count_nonzero(self.failed)} members"),
+            ("compiles", self.compiles),
+        ]
+        return listed(f"SweepResult of {len(self.seeds)} members:", rows, most=16)
 
     @classmethod
     def of(cls, members: Sequence[Any], buckets: Sequence[Bucket]) -> SweepResult:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, init
 from fdl.errors import InputError, did_you_mean
+from fdl.records import pretty, record_source, short, source
 from fdl.training.functions import check_loss, check_metrics, measured
 from fdl.training.precision import compute_inputs
 from fdl.training.weighted import is_statistic, weighted
@@ -57,6 +58,10 @@ class Task:
     step: Callable[..., tuple[Any, Any, Any, Mapping[str, Any]]] | None = None
     specs: Any = None
 
+    def __repr__(self) -> str:
+        given = [(name, getattr(self, name)) for name in ("objective", "step")]
+        return pretty(f"Task({', '.join(f'{name}={source(value)}' for name, value in given if value is not None)})")
+
     def __post_init__(self) -> None:
         if self.objective is None and self.step is None:
             raise InputError("Task: give an objective to minimise, or a whole step")
@@ -86,6 +91,9 @@ class Supervised:
     inputs: str | tuple[str, Mapping[str, str]] = field(hash=False)
     targets: str
     weight: str | None
+
+    def __repr__(self) -> str:
+        return pretty(record_source(self))
 
     def __call__(self, params: Any, state: Any, batch: Any, *, key: jax.Array | None, train: bool) -> Outcome:
         name, named = (self.inputs, {}) if isinstance(self.inputs, str) else self.inputs
@@ -146,7 +154,7 @@ def supervised(
         return Task(model.init, objective)
     if not isinstance(model, Layer):
         raise InputError(
-            f"supervised: expected a fdl Layer as model, got {model!r}; modules of Flax and Equinox come through "
+            f"supervised: expected a fdl Layer as model, got {short(model)}; modules of Flax and Equinox come through "
             "fdl.interop, other models make their own Task"
         )
     return Task(functools.partial(init, model), objective, specs=model.specs())

@@ -17,6 +17,7 @@ import pytest
 
 from fdl import initializers, nn
 from fdl.core import Layer
+from fdl.records import flat
 from tests.laws import oracles as o
 
 
@@ -50,7 +51,7 @@ class Row:
 
     @property
     def id(self) -> str:
-        return "-".join([repr(self.layer), *map(str, jax.tree.leaves(self.x)[0].shape), *self.keywords])
+        return "-".join([flat(repr(self.layer)), *map(str, jax.tree.leaves(self.x)[0].shape), *self.keywords])
 
     @property
     def wrong_x(self) -> Any:

@@ -13,6 +13,7 @@ import pytest
 import fdl
 from fdl import nn
 from fdl.core import Layer
+from fdl.records import short
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def test_a_mask_reaches_the_batch_norm_inside():
 def test_a_keyword_that_nobody_names_is_an_error_with_a_suggestion(model: Layer):
     with pytest.raises(fdl.InputError, match="takes the keyword 'amout'; did you mean 'amount'") as error:
         model({}, ONE, amout=1.0)
-    assert repr(model) in str(error.value)
+    assert short(model) in str(error.value)
 
 
 def test_only_stateful_children_appear_in_the_state():
