@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
@@ -93,6 +94,7 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], Any]]] = {
     "idx": (lambda: IDX, read_idx),
     "idx.gz": (lambda: gzip.compress(IDX), read_idx),
     "idx.xz": (lambda: lzma.compress(IDX), read_idx),
+    "idx.bz2": (lambda: bz2.compress(IDX), read_idx),
     "cifar": (lambda: bytes([3]) + bytes(range(256)) * 12, read_cifar),
     "npz": (lambda: npz_file(np.savez), read_npz),
     "npz compressed": (lambda: npz_file(np.savez_compressed), read_npz),
@@ -111,7 +113,20 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[bytes], Any]]] = {
     **{f"pickle {protocol}": (lambda p=protocol: pickled(p), read_pickle) for protocol in range(6)},
     **{f"planetoid {part}": (lambda p=part: planetoid_files()[p], planetoid_with(part)) for part in PARTS},
 }
-QUICK = ("idx.gz", "cifar", "npz", "wav", "png", "matlab", "table", "graph text", "pickle 2", "pickle 4", "planetoid x")
+QUICK = (
+    "idx.gz",
+    "idx.bz2",
+    "cifar",
+    "npz",
+    "wav",
+    "png",
+    "matlab",
+    "table",
+    "graph text",
+    "pickle 2",
+    "pickle 4",
+    "planetoid x",
+)
 
 
 def survive(name: str, data: st.DataObject) -> None:

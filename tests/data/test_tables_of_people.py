@@ -134,3 +134,12 @@ def test_rows_are_padded_to_one_dtype() -> None:
         pad([np.zeros((2, 2)), np.zeros((1, 3))])
     with pytest.raises(InputError, match="at least one row"):
         pad([])
+
+
+def test_a_text_that_begins_like_a_packed_file() -> None:
+    """Only what a bzip2 file must have behind its first letters makes it one."""
+    assert read_text(b"BZhang\n").text == "BZhang\n"
+    assert read_table(b"BZh1\n7\n", {"BZh1": "int"}).columns["BZh1"].tolist() == [7]
+    packed = bz2.compress(b"a\n1\n")
+    with pytest.raises(InputError, match="a bzip2 file, got a damaged one"):
+        read_table(packed[:20] + bytes(20), {"a": "int"})

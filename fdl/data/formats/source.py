@@ -28,6 +28,8 @@ _PACKERS: dict[bytes, tuple[str, Callable[[], Any]]] = {
     b"\xfd7zXZ\0": ("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
     b"BZh": ("bzip2", bz2.BZ2Decompressor),
 }
+_BZIP2_BLOCKS = (bytes.fromhex("314159265359"), bytes.fromhex("177245385090"))
+"""A block of data, or the end of an empty file."""
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/")
 
 
@@ -52,8 +54,7 @@ class Source(NamedTuple):
 
     def kind(self) -> FileKind | None:
         """The format of the unpacked file where it has a known one."""
-        packed = self.packed.startswith(tuple(_PACKERS))
-        kind = file_kind(self.head(HEAD) if packed else self.packed)
+        kind = file_kind(self.head(HEAD) if _packing(self.packed) else self.packed)
         return None if " that starts with " in kind.name else kind
 
     def error(self, expected: str, got: str) -> InputError:
@@ -66,7 +67,7 @@ class Source(NamedTuple):
 
     def _unpack(self, limit: int) -> tuple[bytes, bool]:
         """The first `limit` bytes of all members one after the other, and whether the last one is complete."""
-        magic = next((magic for magic in _PACKERS if self.packed.startswith(magic)), None)
+        magic = _packing(self.packed)
         if magic is None:
             return self.packed[:limit], True
         name, unpacker = _PACKERS[magic]
@@ -85,6 +86,12 @@ class Source(NamedTuple):
         return b"".join(parts), True
 
 
+def _packing(data: bytes) -> bytes | None:
+    """The magic number of the packer whose file this is; "BZh" alone may begin a text."""
+    magic = next((magic for magic in _PACKERS if data.startswith(magic)), None)
+    return None if magic == b"BZh" and data[4:10] not in _BZIP2_BLOCKS else magic
+
+
 def _member(unpacker: Any, view: memoryview, place: int, room: int) -> tuple[bytes, int, bool]:
     """At most `room` bytes of one member, the place behind it, and whether it is complete.
 
@@ -93,7 +100,10 @@ def _member(unpacker: Any, view: memoryview, place: int, room: int) -> tuple[byt
     parts = []
     while place < len(view) and room and not unpacker.eof:
         piece = view[place : place + _PIECE]
-        parts.append(unpacker.decompress(piece, room))
+        try:
+            parts.append(unpacker.decompress(piece, room))
+        except OSError as error:  # of bzip2
+            raise ValueError(str(error)) from None
         room -= len(parts[-1])
         place += len(piece) - len(unpacker.unused_data) - len(getattr(unpacker, "unconsumed_tail", b""))
     return b"".join(parts), place, unpacker.eof

@@ -154,7 +154,7 @@ def _check_header(
         if names.count(column) != 1:
             what = "twice" if column in names else "not there" + did_you_mean(column, names)
             raise InputError(
-                f"{source.name}: expected one column {column!r} in the header, got it {what[:300]}"
+                f"{source.name}: expected one column {column!r} in the header, got it {' '.join(what[:300].split())}"
                 f"{_other_table(source, names, delimiter)}"
             )
 
