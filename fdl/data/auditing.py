@@ -99,6 +99,9 @@ def audit(
       targets: the entry with the targets; it need not exist.
       ignore_label: the label that a loss ignores, allowed out of range.
 
+    Raises:
+      InputError: no mapping of names to datasets.
+
     >>> from fdl.data import Arrays
     >>> print(audit({"train": Arrays(x=[[0.5], [0.7], [0.5]], y=[0, 1, 2])}, num_classes=2))
     1 set, 3 examples: 1 error, 1 finding
@@ -106,6 +109,10 @@ def audit(
     error  train  y      label out of range  2 at row 2, outside 0..1 (1 such label)
            train  x      duplicates          1 of 3 rows equal to an earlier one (row 2 = row 0), 1 with other targets
     """
+    if not isinstance(sets, Mapping) or not all(isinstance(dataset, Dataset) for dataset in sets.values()):
+        kinds = [type(value).__name__ for value in (sets.values() if isinstance(sets, Mapping) else [sets])]
+        expected = "datasets by name, as {'train': fdl.data.Arrays(x=..., y=...)}"
+        raise InputError(f"audit: expected {expected}, got {', '.join(kinds)}")
     train = "train" if "train" in sets else next(iter(sets), "")
     views = {name: _View(name, dataset, targets) for name, dataset in sets.items()}
     errors, findings = [], []

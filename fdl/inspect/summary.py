@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fdl.core import Layer, abstract
+from fdl.data.conversion import jax_tree
 from fdl.errors import InputError
 from fdl.inspect.taps import attach
 from fdl.records import short
@@ -110,7 +111,8 @@ def count(tree: Any) -> int:
 
 def _example(shape: Any) -> jax.ShapeDtypeStruct:
     if hasattr(shape, "shape") and hasattr(shape, "dtype"):
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype)
+        example = jax_tree(shape, "summary: the example")
+        return jax.ShapeDtypeStruct(example.shape, example.dtype)
     if isinstance(shape, tuple | list) and all(isinstance(n, int) and n >= 0 for n in shape):
         return jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
     raise InputError(f"summary: expected a shape such as (1, 28, 28, 1), got {shape!r}")

@@ -203,3 +203,9 @@ def test_the_table_is_aligned():
     assert table[2].startswith("error  train  y      label out of range")
     assert [line[column - 2 : column] for line in table[2:]] == ["  "] * 2
     assert table[2][column:] == "11 at row 3, outside 0..9 (1 such label)"
+
+
+@pytest.mark.parametrize("sets", [TEST, {"train": {"x": X}}, None])
+def test_datasets_come_by_name(sets: Any) -> None:
+    with pytest.raises(fdl.InputError, match=r"audit: expected datasets by name, .*got (Arrays|dict|NoneType)$"):
+        audit(sets)

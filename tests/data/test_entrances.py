@@ -200,6 +200,13 @@ def test_predictions_and_steps_take_what_datasets_take(call: str) -> None:
         function([[1.0, 2.0], [3.0]])
 
 
+def test_a_summary_takes_what_datasets_take() -> None:
+    for x in (np.ones((2, 3), ">f4"), np.ma.ones((2, 3))):
+        assert "[2, 1]" in str(fdl.summary(nn.Linear(3, 1), x))
+    with pytest.raises(fdl.InputError, match="summary: the example: expected numbers, got dtype datetime64"):
+        fdl.summary(nn.Linear(3, 1), np.zeros((2, 3), "M8[D]"))
+
+
 def test_graphs_take_what_datasets_take() -> None:
     x = np.ma.masked_equal(np.array([[1.0], [-9.0]], ">f8"), -9)
     graph = Graph(x, np.array([[0], [1]], ">i8"), y=np.array(1, np.uint8))

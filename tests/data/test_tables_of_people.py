@@ -140,6 +140,8 @@ def test_a_text_that_begins_like_a_packed_file() -> None:
     """Only what a bzip2 file must have behind its first letters makes it one."""
     assert read_text(b"BZhang\n").text == "BZhang\n"
     assert read_table(b"BZh1\n7\n", {"BZh1": "int"}).columns["BZh1"].tolist() == [7]
+    with pytest.raises(InputError, match="got it not there; valid: a b"):
+        read_table(b'"a\nb"\n1\n', {"c": "int"})
     packed = bz2.compress(b"a\n1\n")
     with pytest.raises(InputError, match="a bzip2 file, got a damaged one"):
         read_table(packed[:20] + bytes(20), {"a": "int"})

@@ -1,7 +1,7 @@
 """MATLAB files of version 5 (-v6, -v7): arrays, text, cell arrays and structs.
 
-`scipy.io.loadmat` believes the sizes in a file: a cell array or a text that claims to be huge takes the memory, and the
-rows of a sparse matrix are not looked at. Here each size is compared with the bytes that are there.
+`scipy.io.loadmat` believes the sizes in a file: 184 bytes whose text claims to be long take 640 MB, and the rows of a
+sparse array are not looked at. Here each size is compared with the bytes that are there.
 """
 
 from __future__ import annotations
