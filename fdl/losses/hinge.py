@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from fdl.errors import InputError
 from fdl.losses.contract import class_labels, floats, same_shape, settle
+from fdl.ops.pool import largest
 
 
 def hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -64,7 +65,7 @@ def multiclass_hinge_loss(logits: ArrayLike, labels: ArrayLike, *, ignore_label:
     """
     logits, chosen = class_labels("multiclass_hinge_loss", logits, labels, ignore_label)
     violation = 1.0 + logits - jnp.take_along_axis(logits, chosen.index[..., None], -1)
-    return chosen.settle(jnp.where(chosen.one_hot(logits.shape[-1]), 0.0, violation).max(-1))
+    return chosen.settle(largest(jnp.where(chosen.one_hot(logits.shape[-1]), 0.0, violation), violation.ndim - 1))
 
 
 def _signs(name: str, labels: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +75,27 @@ def avg_pool(x: jax.Array, window: Sizes, stride: Sizes | None = None, padding: 
     return _rounded(total / jnp.asarray(_counts(x.shape[1:-1], slid), total.dtype), x)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum along an axis, counted from 0, whose gradient goes to the first of the largest.
+
+    `jnp.max` finds them again as those that equal the maximum. A compiled program computes x twice for that, rounded in
+    two ways where it is the end of a chain, and then the gradient is lost without a word (jax 0.10.2 on CPU).
+    """
+    return x.max(axis)
+
+
+@largest.defjvp
+def _largest_tangent(axis: int, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    first = lax.broadcasted_iota(jnp.int32, x.shape, axis) == x.argmax(axis, keepdims=True).astype(jnp.int32)
+    return largest(x, axis), jnp.where(first, tangent, jnp.zeros_like(tangent)).sum(axis)
+
+
 def global_max_pool(x: jax.Array) -> jax.Array:
-    """The maximum over all spatial axes: [B, *spatial, C] -> [B, C]. Equal pixels share the gradient."""
-    return _filled("global_max_pool", x).max(range(1, x.ndim - 1))
+    """The maximum over all spatial axes: [B, *spatial, C] -> [B, C]; of equal pixels the first has the gradient."""
+    x = _filled("global_max_pool", x)
+    return largest(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -87,9 +106,11 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
 def pool_steps(x: jax.Array, real: jax.Array, reduce: str) -> jax.Array:
     """The "max" or "mean" of x [B, T, F] over the steps where `real` [B, T] is True, 0 where there are none: [B, F]."""
     real = real[..., None]
+    if not x.shape[1]:
+        return jnp.zeros((x.shape[0], x.shape[2]), x.dtype)
     if reduce == "max":
-        lowest = jnp.where(real, x, -jnp.inf).max(1, initial=-jnp.inf)
-        return jnp.where(real.any(1), lowest, jnp.zeros_like(lowest))
+        highest = largest(jnp.where(real, x, -jnp.inf), 1)
+        return jnp.where(real.any(1), highest, jnp.zeros_like(highest))
     count = jnp.maximum(real.sum(1), 1).astype(jnp.float32)
     total = widen(jnp.where(real, x, jnp.zeros_like(x))).sum(1)
     return (total / count.astype(total.dtype)).astype(x.dtype)
@@ -97,7 +118,7 @@ def pool_steps(x: jax.Array, real: jax.Array, reduce: str) -> jax.Array:
 
 def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
     """The maximum of each of `output_size` bins an axis, cut by PyTorch's rule: see `adaptive_avg_pool`."""
-    return _adaptive("adaptive_max_pool", _filled("adaptive_max_pool", x), output_size, jnp.max)
+    return _adaptive("adaptive_max_pool", _filled("adaptive_max_pool", x), output_size, largest)
 
 
 def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:

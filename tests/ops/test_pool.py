@@ -123,3 +123,8 @@ REFUSED = [
 def test_refused(call, message):
     with pytest.raises(fdl.InputError, match=message):
         call()
+
+
+def test_the_first_of_equal_pixels_has_the_gradient_of_the_maximum():
+    x = jnp.array([1.0, 3.0, 3.0]).reshape(1, 3, 1)
+    assert jax.grad(lambda x: ops.global_max_pool(x).sum())(x).ravel().tolist() == [0.0, 1.0, 0.0]
