@@ -158,13 +158,17 @@ def progress(
 
 
 def show_result(metrics: Mapping[str, float], folder: str) -> None:
-    """The table of final metrics, and where everything is."""
-    rows = [(label(name), f"{value:.6g}") for name, value in metrics.items()]
+    """The table of final metrics, and where everything is. What was measured in training is of one batch, and says so.
+
+    It stands below the evaluations, so that the accuracy of a batch is not taken for that of a set.
+    """
+    names = sorted(metrics, key=lambda name: ("/" not in name, name.startswith("train/")))
+    rows = [(label(n), f"{metrics[n]:.6g}", "last batch" if n.startswith("train/") else "") for n in names]
     console = _terminal()
     if console is None:
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            say(sys.stdout, f"{name:<{width}}  {value:>12}")
+        width = max(len(name) for name, _, _ in rows)
+        for name, value, note in rows:
+            say(sys.stdout, f"{name:<{width}}  {value:>12}  {note}".rstrip())
         say(sys.stdout, folder)
         return
     from rich.table import Table
@@ -173,6 +177,7 @@ def show_result(metrics: Mapping[str, float], folder: str) -> None:
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
+    table.add_column(style="dim")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

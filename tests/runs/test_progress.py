@@ -133,10 +133,13 @@ def test_names_are_no_markup_and_hold_no_control_characters(clock: Clock) -> Non
 
 
 def test_the_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
-    show_result({"train/loss": 0.1234567, "val/a\x1b[31m": 1.0, "steps": 300}, "runs/toy/1\x1b")
+    """Evaluations first; beside what is of the last batch alone it says so."""
+    metrics = {"train/loss": 0.1234567, "train/accuracy": 1.0, "val/a\x1b[31m": 0.5, "steps": 300}
+    show_result(metrics, "runs/toy/1\x1b")
     assert capsys.readouterr().out == (
-        "train/loss      0.123457\n"  #
-        "val/a[31m              1\n"
-        "steps                300\n"
+        "val/a[31m                0.5\n"
+        "train/loss          0.123457  last batch\n"
+        "train/accuracy             1  last batch\n"
+        "steps                    300\n"
         "runs/toy/1\n"
     )

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import fdl
-from fdl.training.sweep_picture import shown
+from fdl.training.sweep_picture import _far, shown
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,41 @@ def test_the_picture_is_drawn_for_numbers_words_and_failures(tmp_path: Path):
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "picture.svg").read_text()
     assert text.count("<use") > 12  # a dot for each member, and the means
+    assert "dots: members; line: mean of 4 members" in text
+    assert "band: smallest to largest of 4 members" in text
+    assert "4 of 12 members have no test/loss" in text
     with pytest.raises(fdl.InputError, match="did you mean"):
         result.draw(tmp_path / "no.png", "test/los")
     jax.block_until_ready(result.buckets[0].params)
+
+
+@pytest.mark.parametrize(
+    ("values", "logarithmic", "far"),
+    [
+        ([0.5, 0.6, 1e6], False, [2]),
+        ([0.5, 0.6, -1e6, np.nan], False, [2]),
+        ([0.1, 0.9, 0.95, 0.9001], False, []),
+        ([0.5, 1e6], False, []),  # nobody knows which of them is right
+        ([0.5, 1e6, 2e6, 0.4, 0.3], False, [1, 2]),
+        ([0.5, 100.0, 0.6], True, []),
+        ([0.5, 1e7, 0.6], True, [1]),
+        ([1e-13, 1e-13, 1e-2, 1.0, 1e6], True, []),  # a logarithmic axis shows them all
+        ([0.0, 0.0, 0.9], False, []),  # an accuracy
+        ([0.01, 0.02, 0.9], False, []),
+        ([1.0, 2.0, 95.0], False, []),  # in percent
+        ([0.0, 0.0, 1e3], False, [2]),
+        ([np.nan, np.nan, 0.5], False, []),
+    ],
+    ids=str,
+)
+def test_a_member_that_would_squeeze_the_axis_is_far(values, logarithmic, far):
+    assert np.flatnonzero(_far(np.array(values)[:, None], logarithmic)).tolist() == far
+
+
+def test_a_member_beyond_the_axis_is_told(tmp_path: Path):
+    """The error of the large rate grows 63-fold at each step."""
+    result = fdl.sweep(build, Config(), {"learning_rate": [1e-2, 2e-2, 16.0]})
+    result.draw(tmp_path / "picture.svg")
+    text = (tmp_path / "picture.svg").read_text()
+    assert "1 of 3 members beyond the axis, test/loss up to" in text
+    assert "a line is one member: no band" in text
