@@ -109,6 +109,11 @@ def test_colours_of_print_and_photographs() -> None:
     assert read_image(saved(Image.new("RGB", (16, 8), RED), "JPEG", exif=exif)).shape == (16, 8, 3)
 
 
+def test_sizes_and_grounds_of_numpy() -> None:
+    size = np.array([4, 6])
+    assert read_image(saved(Image.fromarray(HALF)), size=tuple(size), background=np.uint8(9)).shape == (4, 6, 3)  # pyright: ignore[reportArgumentType]
+
+
 def test_another_ground() -> None:
     glyph = saved(Image.fromarray(GLYPH))
     white = saved(Image.fromarray(np.where([1, 1, 1, 0], 255, GLYPH).astype(np.uint8)))

@@ -109,6 +109,18 @@ def test_a_file_of_another_kind_is_named(name: str, tmp_path: Path) -> None:
             assert not known or kind.rstrip(" (") in str(error.value), (kind, str(error.value))
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_path_is_answered(name: str) -> None:
+    for given, message in {
+        None: "expected a path as text or a pathlib.Path, got NoneType",
+        io.BytesIO(b"a"): r"got an open file; pass file.read\(\)",
+        "https://example.com/a.csv": "https://example.com/a.csv: expected .* got an address; download it first",
+        "a,b\n1,2\n": "got text of several lines; pass the contents as bytes",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            READERS[name].read(given)
+
+
 def test_pad_takes_what_a_dataset_takes() -> None:
     rows, lengths = data.pad([np.ma.masked_equal([1.0, -9.0], -9), np.array([2], ">f4")])
     np.testing.assert_array_equal(rows, [[1, np.nan], [2, 0]])

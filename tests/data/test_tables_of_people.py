@@ -120,6 +120,8 @@ def test_files_of_several_members(packer: str) -> None:
 def test_text_of_windows_is_read_by_its_mark() -> None:
     for encoding in ("utf-8-sig", "utf-16"):
         assert read_text("é\r\nü".encode(encoding)).text == "é\nü"
+    with pytest.raises(InputError, match=r"got zero bytes in it \(UTF-16 without its mark\?"):
+        read_table("a,b\n1,2\n".encode("utf-16-le"), {"a": "int"})
     with pytest.raises(InputError, match="expected text in UTF-8, got an HDF5 file"):
         read_text(b"\x89HDF\r\n\x1a\n" + bytes(64))
 

@@ -64,7 +64,7 @@ def read_image(
                 convert = _deep if upright.mode in _DEEP or mode == "I;16" else _plain
                 image = convert(source, upright, mode, colour)
                 if size is not None:
-                    image = image.resize((size[1], size[0]), pillow.Image.Resampling.BILINEAR)
+                    image = image.resize((int(size[1]), int(size[0])), pillow.Image.Resampling.BILINEAR)
                 dtype = np.uint16 if mode == "I;16" else np.uint8
                 return np.asarray(image).astype(dtype).reshape(image.height, image.width, MODES[mode])
         except pillow.UnidentifiedImageError:
@@ -122,17 +122,21 @@ def _deep(source: Source, image: Any, mode: str, colour: tuple[int, ...]) -> Any
 def _check_size(size: Any) -> None:
     if size is None:
         return
-    whole = isinstance(size, tuple | list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+    whole = isinstance(size, tuple | list) and len(size) == 2 and all(_whole(n) and n > 0 for n in size)
     if not whole or size[0] * size[1] > _MOST_PIXELS:
         raise InputError(f"size: expected (height, width), at most {_MOST_PIXELS} pixels, got {size!r}")
 
 
 def _colour(background: Any) -> tuple[int, ...]:
-    colour = (background,) * 3 if isinstance(background, int) else background
+    colour = (background,) * 3 if _whole(background) else background
     three = isinstance(colour, tuple | list) and len(colour) == 3
-    if not three or not all(type(n) is int and 0 <= n < 256 for n in colour):
+    if not three or not all(_whole(n) and 0 <= n < 256 for n in colour):
         raise InputError(f"background: expected a grey of 0..255, or three of them, got {background!r}")
-    return tuple(colour)
+    return tuple(map(int, colour))
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _pillow() -> Any:

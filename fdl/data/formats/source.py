@@ -131,6 +131,10 @@ def open_source(source: str | PathLike[str] | bytes | Source, what: str) -> Sour
 def _from_disk(source: str | PathLike[str], what: str) -> Source:
     if isinstance(source, str) and "\n" in source:
         raise InputError(f"expected the path of {what}, got text of several lines; pass the contents as bytes")
+    if hasattr(source, "read"):
+        raise InputError(f"expected the path of {what}, or its bytes, got an open file; pass file.read()")
+    if isinstance(source, str) and "://" in source:
+        raise InputError(f"{source}: expected the path of {what}, got an address; download it first")
     path = user_path(source)
     try:
         if not path.is_file():

@@ -56,6 +56,8 @@ def read_as_written(source: str | PathLike[str] | bytes | Source, what: str) -> 
         raise source.error(f"{what} in UTF-8", f"{got} (Latin-1 or Windows-1252? save it as UTF-8)") from None
     if _CONTROL.search(text[:HEAD]) and source.kind():
         raise source.other(f"{what} in UTF-8")
+    if "\0" in text[:HEAD]:
+        raise source.error(f"{what} in UTF-8", "zero bytes in it (UTF-16 without its mark? save it as UTF-8)")
     return Text(source.name, text.lstrip("\ufeff"))
 
 
