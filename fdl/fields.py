@@ -13,8 +13,8 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from jax import Array
@@ -134,7 +134,8 @@ def _annotations(kind: type) -> dict[str, Any]:
         names = dict(vars(sys.modules.get(base.__module__, object)))
         for name, annotation in inspect.get_annotations(base).items():
             try:
-                found[name] = eval(annotation, names) if isinstance(annotation, str) else annotation
+                alone = SimpleNamespace(__annotations__={name: annotation})
+                found[name] = get_type_hints(alone, names, include_extras=True)[name]
             except Exception:  # a name of a function's own, or one that only type checkers import
                 found.pop(name, None)
     return found
