@@ -160,7 +160,13 @@ def _numbers(what: str, values: Any, weight: jax.Array, num_classes: int) -> Cla
 def _chosen(name: str, logits: Any, labels: Any, ignore_label: int | None) -> tuple[jax.Array, ClassLabels]:
     if jnp.shape(labels) != jnp.shape(logits)[:-1]:
         want, got = list(jnp.shape(logits)[:-1]), list(jnp.shape(labels))
-        raise InputError(f"{name}: logits {list(jnp.shape(logits))} need labels {want}, got {got}")
+        hint = ""
+        if got == list(jnp.shape(logits)):
+            one = not want or jnp.shape(logits)[-1] == 1
+            hint = "; of one logit each: (logits > 0) == labels" if one else "; of one-hot labels: labels.argmax(-1)"
+        elif got == [*want, 1]:
+            hint = "; drop the last axis: labels[..., 0]"
+        raise InputError(f"{name}: logits {list(jnp.shape(logits))} need labels {want}, got {got}{hint}")
     num_classes = last_axis(name, "logits", logits, "classes")
     if jnp.iscomplexobj(logits):
         raise InputError(f"{name}: expected logits of real numbers, got {jnp.result_type(logits)}")

@@ -32,8 +32,11 @@ class Mean(Statistic):
         """The (weighted) mean of an array; an element of weight 0 does not count, not even if it is NaN.
 
         Raises:
-          InputError: a weight of another shape; a concrete weight that is negative or not finite (traced: NaN).
+          InputError: complex values; a weight of another shape; a concrete weight that is negative or not finite
+            (traced: NaN).
         """
+        if jnp.iscomplexobj(values):
+            raise InputError(f"Mean: expected real numbers, got {jnp.result_type(values)}")
         values = widen(values)
         weight = jnp.ones(values.shape, jnp.float32) if weight is None else weight
         if jnp.shape(weight) != values.shape:

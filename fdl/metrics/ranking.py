@@ -66,8 +66,6 @@ def _sorted(name: str, scores: Any, labels: Any, weight: Any) -> tuple[jax.Array
     shapes = [list(jnp.shape(values)) for values in (scores, labels)]
     if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
         raise InputError(f"{name}: expected scores, labels and weight of one shape [N], got {shapes}")
-    if jnp.iscomplexobj(scores):
-        raise InputError(f"{name}: expected scores of real numbers, got {jnp.result_type(scores)}")
     weight = weights(name, weight, scores=scores, labels=labels)
     counted = weight != 0
     if concrete(labels, counted):

@@ -54,8 +54,6 @@ class Regression(Statistic):
         if jnp.shape(predictions) != jnp.shape(targets):
             shapes = f"{list(jnp.shape(predictions))} and {list(jnp.shape(targets))}"
             raise InputError(f"Regression: predictions and targets must have the same shape, got {shapes}")
-        if jnp.iscomplexobj(predictions) or jnp.iscomplexobj(targets):
-            raise InputError("Regression: expected real numbers, got complex ones")
         weight = weights("Regression", weight, predictions=predictions, targets=targets)
         predictions, targets = widen(jnp.asarray(predictions)), widen(jnp.asarray(targets))
         error = predictions - targets

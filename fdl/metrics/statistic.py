@@ -90,9 +90,12 @@ def weights(name: str, weight: Any, **arrays: Any) -> jax.Array:
     """The weight of each element as float32, ones for None; NaN where a traced one is negative or infinite.
 
     Raises:
-      InputError: shapes that differ; a concrete weight that is negative, infinite or NaN.
+      InputError: shapes that differ; complex numbers; a concrete weight that is negative, infinite or NaN.
     """
     shapes = {what: list(jnp.shape(array)) for what, array in arrays.items()}
+    for what, array in arrays.items():
+        if jnp.iscomplexobj(array):
+            raise InputError(f"{name}: {what}: expected real numbers, got {jnp.result_type(array)}")
     if weight is not None:
         shapes["weight"] = list(jnp.shape(weight))
     if len({tuple(shape) for shape in shapes.values()}) > 1:

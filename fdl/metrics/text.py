@@ -51,6 +51,8 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], m
     >>> bleu(["the cat sat on the mat".split()], [["the cat sat on the mat".split()]])
     1.0
     """
+    if not _is_tokens(candidates) or not _is_tokens(references):
+        raise InputError("bleu: expected a list of sentences, each a list of tokens, and one of their references")
     if len(candidates) != len(references):
         raise InputError(f"bleu: {len(candidates)} candidates but {len(references)} lists of references")
     if not len(candidates):
@@ -59,7 +61,7 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], m
         raise InputError(f"bleu: max_order: expected a whole number >= 1, got {max_order!r}")
     matches, totals, length, wanted = [0] * max_order, [0] * max_order, 0, 0
     for number, (candidate, choices) in enumerate(zip(candidates, references, strict=True)):
-        if any(not _is_tokens(sentence) for sentence in (candidate, *choices)) or not len(choices):
+        if not _is_tokens(choices) or any(not _is_tokens(each) for each in (candidate, *choices)) or not len(choices):
             raise InputError(f"bleu: sentence {number}: expected tokens and a list of references; split strings first")
         candidate, choices = _listed(candidate), [_listed(choice) for choice in choices]
         length += len(candidate)

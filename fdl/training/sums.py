@@ -49,7 +49,7 @@ def reduce(outcome: Outcome, mask: jax.Array | None = None) -> Sums:
     """
     if not isinstance(outcome, Outcome):
         raise InputError(f"an objective returns an fdl.Outcome, got {type(outcome).__name__}")
-    loss = jnp.asarray(outcome.loss)
+    loss = _numbers("loss", outcome.loss)
     if loss.ndim == 0 or (mask is not None and loss.shape[0] != mask.shape[0]):
         rows = "B" if mask is None else mask.shape[0]
         raise InputError(
@@ -63,7 +63,12 @@ def reduce(outcome: Outcome, mask: jax.Array | None = None) -> Sums:
     weight = jnp.ones(loss.shape, jnp.float32) if outcome.weight is None else lax.stop_gradient(outcome.weight)
     weight = _masked(weight, mask)
     sums: Sums = {"loss": Mean.of(loss, weight)}
+    if outcome.metrics is not None and not isinstance(outcome.metrics, Mapping):
+        got = type(outcome.metrics).__name__
+        raise InputError(f"Outcome: metrics: expected a dict, name -> array or statistic, got {got}")
     for name, value in (outcome.metrics or {}).items():
+        if not isinstance(name, str) or not name:
+            raise InputError(f"metrics: the name of a metric is a word, got {name!r}")
         if name == "loss":
             raise InputError('metrics: "loss" is the loss itself; choose another name')
         sums[name] = as_sums(name, value, mask, weight)
@@ -83,17 +88,18 @@ def as_sums(name: str, value: Any, mask: jax.Array | None = None, weight: jax.Ar
             kind = type(value).__name__
             raise InputError(f"metric {name!r}: {kind} is no pytree; decorate it with jax.tree_util.register_dataclass")
         return value
-    if isinstance(value, str | Mapping | list):
-        raise InputError(f"metric {name!r}: expected an array or a statistic, got a {type(value).__name__}")
+    what = f"metric {name!r}"
     if isinstance(value, tuple):
-        value, mine = value
+        if len(value) != 2:
+            raise InputError(f"{what}: a tuple is (values, their weights), got one of {len(value)}")
+        value, mine = _numbers(what, value[0]), value[1]
         if jnp.shape(mine) != jnp.shape(value):
             raise InputError(
                 f"metric {name!r}: value {list(jnp.shape(value))} and weight {list(jnp.shape(mine))} differ"
             )
-        check_range(f"metric {name!r}", "weight", mine, 0, math.inf)
-        return Mean.of(jnp.asarray(value), _masked(jnp.asarray(mine), mask))
-    value = jnp.asarray(value)
+        check_range(what, "weight", mine, 0, math.inf)
+        return Mean.of(value, _masked(jnp.asarray(mine), mask))
+    value = _numbers(what, value)
     if value.ndim == 0:
         rows = jnp.float32(1) if mask is None else mask.sum(dtype=jnp.float32)
         return OfBatch(value * rows, rows)
@@ -102,6 +108,22 @@ def as_sums(name: str, value: Any, mask: jax.Array | None = None, weight: jax.Ar
     if mask is not None and value.shape[0] != mask.shape[0]:
         raise InputError(f"metric {name!r}: expected [{mask.shape[0]}, ...] or a scalar, got {list(value.shape)}")
     return Mean.of(value, _masked(jnp.ones(value.shape, jnp.float32), mask))
+
+
+def _numbers(what: str, value: Any) -> jax.Array:
+    """An array of real numbers.
+
+    Raises:
+      InputError: the value is none.
+    """
+    got = type(value).__name__
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: expected an array of numbers or, of a metric, a statistic, got {got}") from error
+    if jnp.iscomplexobj(array):
+        raise InputError(f"{what}: expected real numbers, got {array.dtype}; jnp.abs(...), perhaps?")
+    return array
 
 
 def _masked(weight: jax.Array, mask: jax.Array | None) -> jax.Array:

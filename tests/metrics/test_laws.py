@@ -253,6 +253,15 @@ REFUSED = [
     (lambda: Confusion.of(LABELS, LABELS, C, ignore_label=0.5), "ignore_label"),  # pyright: ignore
     (lambda: Regression.of(SCORES.astype(complex), SCORES), "complex"),
     (lambda: metrics.roc_auc(SCORES.astype(complex), BITS), "real numbers"),
+    (lambda: jax.jit(Calibration.of)(CONFIDENCE.astype(np.complex64), BITS), "real numbers"),
+    (lambda: Mean.of(SCORES.astype(complex)), "Mean: expected real numbers"),
+    (lambda: metrics.bleu(None, None), "a list of sentences"),  # pyright: ignore
+    (lambda: metrics.bleu([["a"]], [None]), "sentence 0"),  # pyright: ignore
+    (lambda: metrics.bleu("a b", ["a b"]), "a list of sentences"),
+    (lambda: metrics.accuracy(jnp.zeros((2, 1)), jnp.zeros((2, 1), int)), r"\(logits > 0\) == labels"),
+    (lambda: metrics.accuracy(jnp.zeros(2), jnp.zeros(2, int)), r"\(logits > 0\) == labels"),
+    (lambda: metrics.accuracy(jnp.zeros((2, 3)), jnp.eye(3, dtype=int)[:2]), r"labels.argmax\(-1\)"),
+    (lambda: metrics.accuracy(jnp.zeros((2, 3)), jnp.zeros((2, 1), int)), r"labels\[..., 0\]"),
     (lambda: metrics.roc_auc(SCORES, 2 * BITS - 1), "labels > 0"),
 ]
 

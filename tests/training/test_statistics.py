@@ -176,8 +176,49 @@ def test_two_metrics_of_one_name_and_numbers_that_are_no_scalars_are_refused():
         ({"conf": confusion, "conf/accuracy": fdl.metrics.accuracy}, "two metrics have the name 'conf/accuracy'"),
         ({"conf": lambda y, t: Rows(confusion(y, t).counts)}, "'conf/recall': expected a scalar"),
         ({"conf": lambda y, t: Plain(confusion(y, t).counts)}, "'conf': Plain is no pytree; decorate it with"),
-        ({"conf": lambda y, t: {"a": 1.0}}, "'conf': expected an array or a statistic, got a dict"),
-        ({"conf": lambda y, t: "good"}, "'conf': expected an array or a statistic, got a str"),
+        ({"conf": lambda y, t: {"a": 1.0}}, "'conf': expected an array of numbers .* got dict"),
+        ({"conf": lambda y, t: "good"}, "'conf': expected an array of numbers .* got str"),
     ]:
         with pytest.raises(fdl.InputError, match=text):
             fdl.run(experiment(metrics=metrics))
+
+
+NO_NUMBERS = [None, "good", {"a": 1.0}, object(), np.array(["a", "b", "c"]), Confusion, lambda x: x]
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS, ids=lambda value: type(value).__name__)
+def test_an_outcome_of_no_numbers_is_refused(wrong):
+    for outcome, name in [
+        (fdl.Outcome(wrong), "loss"),
+        (fdl.Outcome(jnp.ones(3), None, {"mine": wrong}), "metric 'mine'"),
+        (fdl.Outcome(jnp.ones(3), None, {"mine": (wrong, jnp.ones(3))}), "metric 'mine'"),
+    ]:
+        with pytest.raises(fdl.InputError, match=name):
+            reduce(outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (fdl.Outcome(jnp.ones(3) + 0j), "loss: expected real numbers, got complex64"),
+        (fdl.Outcome(jnp.ones(3), metrics={"mine": jnp.ones(3) + 0j}), "'mine': expected real numbers, got complex64"),
+        (fdl.Outcome(jnp.ones(3), jnp.ones(3) + 0j), "weight: expected real numbers, got complex64"),
+        (fdl.Outcome(jnp.ones(3), metrics={"mine": (jnp.ones(3),) * 3}), "a tuple is .values, their weights."),
+        (fdl.Outcome(jnp.ones(3), metrics=[jnp.ones(3)]), "metrics: expected a dict"),
+        (fdl.Outcome(jnp.ones(3), metrics={3: jnp.ones(3)}), "the name of a metric is a word, got 3"),
+    ],
+)
+def test_an_outcome_that_is_refused_says_why(outcome, message):
+    for call in (reduce, jax.jit(lambda loss, weight: reduce(outcome._replace(loss=loss, weight=weight)))):
+        with pytest.raises(fdl.InputError, match=message):
+            call(outcome) if call is reduce else call(outcome.loss, outcome.weight)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "bfloat16"])
+def test_values_and_weights_of_any_dtype_count_as_they_are(dtype):
+    values, weight = jnp.array([1, 0, 1]).astype(dtype), jnp.array([0.5, 0.25, 1.0])
+    sums = reduce(fdl.Outcome(values, weight, {"mine": values, "own": (values, weight)}))
+    assert {name: float(each.value()) for name, each in sums.items()} == pytest.approx(
+        {"loss": 1.5 / 1.75, "mine": 1.5 / 1.75, "own": 1.5 / 1.75}
+    )
+    assert float(reduce(fdl.Outcome(weight, values))["loss"].value()) == 0.75
