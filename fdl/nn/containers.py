@@ -28,12 +28,29 @@ class Named(Layer):
 
     def __init__(self, *layers: Part, **named: Part) -> None:
         items = (*((str(i), layer) for i, layer in enumerate(layers)), *named.items())
+        if not layers and isinstance(named.get("items"), tuple):  # the field, as `dataclasses.replace` hands it over
+            items = self._pairs(named["items"])
         for name, part in items:
             if name in named and (name.isdigit() or "/" in name):
                 raise InputError(f"{type(self).__name__}: {name!r} cannot be a name: digits are positions, / a path")
             if not callable(part):
                 raise InputError(f"{type(self).__name__}: {name!r} must be a layer or a function, got {short(part)}")
         object.__setattr__(self, "items", items)
+
+    @classmethod
+    def _pairs(cls, items: Any) -> tuple[tuple[str, Part], ...]:
+        """`items` in the form of the field: a name and a layer each, no name twice.
+
+        Raises:
+          InputError: another form, and how layers are given.
+        """
+        pairs = all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items)
+        if not pairs or len(dict(items)) != len(items):
+            raise InputError(
+                f"{cls.__name__}: items: expected (name, layer) pairs, each name once, got {short(items)}; layers are "
+                f"given one by one, {cls.__name__}(*layers)"
+            )
+        return items
 
     def __repr__(self) -> str:
         return pretty(f"{type(self).__name__}({', '.join(self._shown())})")

@@ -24,7 +24,8 @@ class LoRA(Layer):
     `params["linear"]` and give the experiment `trainable=[(r"/(a|b)/kernel$", True), (r".", False)]`.
 
     Args:
-      linear: a `Linear`, or another layer without state that has a kernel [in, out] of its own.
+      linear: a `Linear`, or another layer without state that has a kernel [in, out] of its own. The projections of
+        `Attention` and `GatedLinear` are arrays of these layers, and not layers that could be adapted.
       rank: of the change.
       alpha: its scale; alpha = rank leaves it as it is. May be swept.
     Call: x [..., in] -> [..., out]. `merge(params)` gives the params of a plain `linear` that does the same.

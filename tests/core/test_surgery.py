@@ -73,3 +73,31 @@ def test_the_options_of_a_container_survive():
 def test_a_wrong_path_is_an_error_that_names_the_nearest(path: str, message: str):
     with pytest.raises(fdl.InputError, match=message):
         fdl.edit(MODEL, path, nn.Flatten())
+
+
+def test_a_part_that_may_be_missing_is_left_out_by_none_and_given_back():
+    residual = nn.Residual(nn.Linear(3, 3), nn.Linear(3, 3))
+    assert fdl.edit(residual, "shortcut", None) == nn.Residual(nn.Linear(3, 3))
+    assert fdl.edit(nn.Residual(nn.Linear(3, 3)), "shortcut", nn.Linear(3, 3)) == residual
+    decoder = fdl.models.llama(9, num_layers=1, num_heads=1, features=2, hidden_features=2)
+    tied = fdl.edit(decoder, "head", None)
+    assert "head" not in fdl.abstract(tied)[0]
+    assert fdl.edit(tied, "head", nn.Linear(2, 9)).parts()["head"] == nn.Linear(2, 9)
+
+
+@pytest.mark.parametrize(
+    ("layer", "path", "new", "message"),
+    [
+        (nn.Serial(nn.Linear(3, 3)), "0", None, r"'0' cannot be None.*Serial has no place.*fdl.nn.Serial\(\) passes x"),
+        (nn.Residual(nn.Linear(3, 3)), "block", None, "'block' cannot be None"),
+        (nn.Stack(nn.Linear(3, 3), 2), "block", None, "'block' cannot be None"),
+        (nn.Serial(nn.Linear(3, 3)), "0", lambda old: None, "'0' cannot be None"),
+        (nn.Serial(nn.Linear(3, 3)), "0", 3, "expected a layer, a function of the old part or None, got 3"),
+        (nn.Serial(nn.Linear(3, 3)), "0", lambda old: 3, "expected the new part to be a layer or a function, got 3"),
+        (nn.Serial(nn.Attention(4, 2)), "0/query", nn.Linear(3, 3), "'query' holds arrays of the layer"),
+        (nn.Attention(4, 2), "window", nn.Linear(3, 3), "Attention: window: expected"),
+    ],
+)
+def test_what_cannot_be_a_part_is_refused_in_words(layer, path, new, message):
+    with pytest.raises(fdl.InputError, match=message):
+        fdl.edit(layer, path, new)

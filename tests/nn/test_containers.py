@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,3 +209,33 @@ def test_a_program_has_the_names_after_compilation_too():
     compiled = jax.jit(model).lower({}, jnp.ones(3)).compile().as_text()
     assert compiled is not None
     assert "outer/0/sin" in compiled
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        nn.Serial(),
+        nn.Serial(nn.Linear(3, 2), head=nn.Linear(2, 1)),
+        nn.Parallel(nn.Linear(3, 2), skip=nn.Linear(3, 2), combine="concat"),
+        nn.Serial(items=nn.Linear(3, 2)),
+        nn.StackedRNN(nn.LSTM(3, 2), head=nn.Linear(2, 1)),
+        nn.Residual(nn.Serial(nn.Linear(3, 3))),
+    ],
+    ids=repr,
+)
+def test_dataclasses_replace_takes_containers(container):
+    assert dataclasses.replace(container) == container
+    assert type(dataclasses.replace(container)) is type(container)
+
+
+def test_a_field_of_a_container_can_be_replaced():
+    parallel = nn.Parallel(nn.Linear(3, 2), skip=nn.Linear(3, 2))
+    assert dataclasses.replace(parallel, combine="concat") == nn.Parallel(
+        nn.Linear(3, 2), skip=nn.Linear(3, 2), combine="concat"
+    )
+    assert dataclasses.replace(nn.Serial(nn.Linear(3, 2)), items=(("0", nn.Linear(3, 4)),)) == nn.Serial(
+        nn.Linear(3, 4)
+    )
+    for wrong in ((nn.Linear(3, 4),), (("0", nn.Linear(3, 4)), ("0", nn.Linear(3, 4)))):
+        with pytest.raises(fdl.InputError, match=r"items: expected \(name, layer\) pairs.*Serial\(\*layers\)"):
+            dataclasses.replace(nn.Serial(nn.Linear(3, 2)), items=wrong)
