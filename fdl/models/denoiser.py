@@ -19,6 +19,7 @@ from fdl.models.unet import Divisible, u_shape
 from fdl.nn.containers import scope
 from fdl.nn.dropout import drops
 from fdl.ops.rotary import sinusoidal
+from fdl.ops.shared import shared
 from fdl.shapes import expect
 
 
@@ -161,7 +162,7 @@ class ConditionedBlock(Layer):
         with scope("first"):
             h = self.first(params["first"], x)
         with scope("condition"):
-            h = h + self.condition(params["condition"], jax.nn.silu(condition))[:, None, None]
+            h = h + shared(self.condition(params["condition"], jax.nn.silu(condition))[:, None, None], h)
         with scope("second"):
             h = self.second(params["second"], h, key=fold(key, "second"), train=train)
         with scope("shortcut"):

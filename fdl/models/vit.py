@@ -14,6 +14,7 @@ from fdl.fields import Size, check_values
 from fdl.initializers import TruncatedNormal, Zeros
 from fdl.models.block import Block, as_sequence, exact_gelu, feed_forward, first_token, repeated
 from fdl.nn.lengths import refuse_lengths
+from fdl.ops.shared import summed_wide
 from fdl.shapes import expect
 
 
@@ -46,7 +47,7 @@ class ClassToken(Layer):
         del key, train
         expect(self, x, "[B, T, features]")
         refuse_lengths(self, x, lengths)
-        first = jnp.broadcast_to(params["embedding"], (len(x), 1, self.features))
+        first = summed_wide(lambda a: jnp.broadcast_to(a, (len(x), 1, self.features)), params["embedding"])
         return jnp.concatenate([first, x], 1)
 
 

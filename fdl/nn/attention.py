@@ -18,6 +18,7 @@ from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
 from fdl.ops.linear import linear
 from fdl.ops.rotary import check_rotary
+from fdl.ops.shared import shared
 from fdl.records import short
 from fdl.shapes import expect
 
@@ -190,7 +191,7 @@ class Attention(Layer):
 
         def heads(name: str, a: jax.Array) -> jax.Array:
             y = linear(a, params[name]["kernel"])
-            return y + params[name]["bias"] if self.use_bias else y
+            return y + shared(params[name]["bias"], y) if self.use_bias else y
 
         q, k, v = heads("query", x), heads("key", source), heads("value", source)
         if self.rotary is not None:
@@ -199,7 +200,7 @@ class Attention(Layer):
 
     def _out(self, params: Tree, z: jax.Array) -> jax.Array:
         y = linear(z, params["out"]["kernel"], axes=2)
-        return y + params["out"]["bias"] if self.use_bias else y
+        return y + shared(params["out"]["bias"], y) if self.use_bias else y
 
     def _scores_mask(self, mask: jax.Array | None, B: int, S: int) -> jax.Array | None:
         if mask is None or (mask.ndim == 4 and mask.dtype == bool):

@@ -14,6 +14,7 @@ from fdl.fields import Flag, Size
 from fdl.initializers import LecunNormal, PerGroup, Zeros
 from fdl.nn.lengths import real_steps, refuse_lengths, without_padding
 from fdl.ops.conv import conv, conv_transpose
+from fdl.ops.shared import shared
 from fdl.ops.window import Padding, Sizes, named_padding, per_axis
 from fdl.shapes import expect, refuse_bytes
 
@@ -63,7 +64,7 @@ class _Convolution(Layer):
         expect(self, x, f"[B, {', '.join(self.spatial)}, in_channels]")
         refuse_bytes(self, x)
         y = self.operation(x, params["kernel"], self.stride, self.padding, self.dilation, self.groups)
-        return y + params["bias"] if self.use_bias else y
+        return y + shared(params["bias"], y) if self.use_bias else y
 
 
 @dataclass(frozen=True)

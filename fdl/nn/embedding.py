@@ -14,6 +14,7 @@ from fdl.core import Initializer, Layer, Param, Tree
 from fdl.errors import InputError
 from fdl.fields import Size
 from fdl.initializers import Normal
+from fdl.ops.shared import summed_wide
 from fdl.records import short
 from fdl.shapes import check_range, expect
 
@@ -81,4 +82,5 @@ def look_up(where: str, what: str, table: jax.Array, ids: Any) -> jax.Array:
     table, ids = jnp.asarray(table), jnp.asarray(ids)
     if ids.dtype.itemsize < 4:  # the number of rows need not fit into a narrow type
         ids = ids.astype(jnp.int32)
-    return table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    get = lambda table, ids: table.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)  # noqa: E731
+    return summed_wide(get, table, ids)

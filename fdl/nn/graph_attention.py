@@ -16,6 +16,7 @@ from fdl.ops.dropout import dropout
 from fdl.ops.linear import linear
 from fdl.ops.norm import widen
 from fdl.ops.segment import gather, segment_softmax, segment_sum
+from fdl.ops.shared import shared
 from fdl.records import short
 
 
@@ -63,7 +64,7 @@ class _GraphAttention(Layer):
         y_NHK = segment_sum(messages_EHK, receivers, len(values_NHK))
         y = y_NHK.reshape(-1, self.out_features) if self.concat else y_NHK.mean(1)
         y = y.astype(values_NHK.dtype)
-        y = y + params["bias"] if self.use_bias else y
+        y = y + shared(params["bias"], y) if self.use_bias else y
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def coefficients(
@@ -174,7 +175,7 @@ class GATv2(_GraphAttention):
         self, params: Tree, x: jax.Array, senders: jax.Array, receivers: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         values_NHK, asked_NHK = (linear(x, params[end]["kernel"]) for end in ("source", "target"))
-        asked_NHK = asked_NHK + params["target"]["bias"] if self.use_bias else asked_NHK
+        asked_NHK = asked_NHK + shared(params["target"]["bias"], asked_NHK) if self.use_bias else asked_NHK
         hidden_EHK = widen(gather(values_NHK, senders)) + widen(gather(asked_NHK, receivers))
         hidden_EHK = jax.nn.leaky_relu(hidden_EHK, self.negative_slope)
         return values_NHK, (hidden_EHK * widen(params["attention"]["kernel"])).sum(-1)

@@ -22,6 +22,7 @@ from fdl.nn.linear import Linear
 from fdl.ops import graph
 from fdl.ops.linear import linear
 from fdl.ops.norm import inverse_root, widen
+from fdl.ops.shared import shared
 from fdl.records import short
 from fdl.shapes import expect
 
@@ -98,7 +99,7 @@ class GCN(Layer):
         if edge_weight is not None:
             expect(self, edge_weight, "[B, E]" if jnp.ndim(x) == 3 else "[E]", "edge_weight")
         y = self._spread(linear(nodes, params["kernel"]), pairs, edge_weight)
-        y = y + params["bias"] if self.use_bias else y
+        y = y + shared(params["bias"], y) if self.use_bias else y
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _spread(self, x: jax.Array, edges: jax.Array, weights: Any) -> jax.Array:
@@ -180,10 +181,11 @@ class GraphSAGE(Layer):
         nodes, pairs = flat_graph(self, x, edges)
         heard = nodes
         if self.project:
-            heard = jax.nn.relu(linear(nodes, params["project"]["kernel"]) + params["project"]["bias"])
+            heard = linear(nodes, params["project"]["kernel"])
+            heard = jax.nn.relu(heard + shared(params["project"]["bias"], heard))
         heard = graph.propagate(heard, pairs, reduce=self.aggregate)
         y = linear(nodes, params["root"]["kernel"]) + linear(heard, params["neighbor"]["kernel"])
-        y = y + params["bias"] if self.use_bias else y
+        y = y + shared(params["bias"], y) if self.use_bias else y
         y = _unit_length(y) if self.normalize else y
         return y.reshape(*x.shape[:-1], self.out_features)
 
@@ -240,7 +242,7 @@ class GIN(Layer):
     ) -> tuple[jax.Array, Tree]:
         nodes, pairs = flat_graph(self, x, edges)
         scale = params["scale"] if self.train_eps else jnp.asarray(1 + self.eps).astype(nodes.dtype)
-        heard = (scale * nodes + graph.propagate(nodes, pairs)).reshape(x.shape)
+        heard = (shared(scale, nodes) * nodes + graph.propagate(nodes, pairs)).reshape(x.shape)
         y, new = apply_part("mlp", self.parts()["mlp"], params, state, heard, key=key, train=train, **keywords)
         expect(self, y, "[..., out_features]", "the result of mlp")
         return y, new

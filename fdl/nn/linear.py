@@ -10,6 +10,7 @@ from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
 from fdl.fields import Flag, Size
 from fdl.initializers import LecunNormal, Zeros
+from fdl.ops.shared import shared
 from fdl.shapes import expect, refuse_bytes
 
 
@@ -50,4 +51,4 @@ class Linear(Layer):
         expect(self, x, "[..., in_features]")
         refuse_bytes(self, x)
         y = ops.linear(x, params["kernel"])
-        return y + params["bias"] if self.use_bias else y
+        return y + shared(params["bias"], y) if self.use_bias else y

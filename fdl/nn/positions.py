@@ -13,6 +13,7 @@ from fdl.fields import Positive, Size, check_fields
 from fdl.initializers import Normal
 from fdl.nn.embedding import look_up
 from fdl.ops.rotary import Layout, check_rotary, rotary, sinusoidal
+from fdl.ops.shared import shared
 from fdl.records import record_source, short
 from fdl.shapes import expect
 
@@ -139,7 +140,7 @@ class LearnedPositions(Layer):
         expect(self, x, "[B, T, features]")
         if positions is None and x.shape[1] > self.length:
             raise InputError(f"{short(self)}: x has {x.shape[1]} positions, the table {self.length}; make it longer")
-        return x + look_up(short(self), "position", params["embedding"], _positions(self, x, positions))
+        return x + shared(look_up(short(self), "position", params["embedding"], _positions(self, x, positions)), x)
 
 
 def _positions(layer: Layer, x: jax.Array, positions: jax.Array | None) -> jax.Array:

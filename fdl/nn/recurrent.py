@@ -14,6 +14,7 @@ from fdl.fields import Flag, Size
 from fdl.initializers import ForgetBias, LecunNormal, Orthogonal, PerGate, Zeros
 from fdl.nn.recurrence import Recurrence
 from fdl.ops import recurrent as ops
+from fdl.ops.shared import shared
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class _Gated(Recurrence):
     def project(self, params: Tree, x: jax.Array) -> jax.Array:
         # time first, as the loop takes it: what is transposed is x, not y, which is larger
         y = ops.linear(jnp.moveaxis(x, -2, 0), params["input"]["kernel"])
-        return jnp.moveaxis(y + params["input"]["bias"] if self.use_bias else y, 0, -2)
+        return jnp.moveaxis(y + shared(params["input"]["bias"], y) if self.use_bias else y, 0, -2)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class GRU(_Gated):
     def advance(self, params: Tree, carry: jax.Array, projected: jax.Array) -> tuple[jax.Array, jax.Array]:
         hidden = carry @ params["recurrent"]["kernel"]
         if self.use_bias:
-            hidden = hidden + jnp.pad(params["recurrent"]["bias"], (2 * self.hidden_features, 0))
+            bias = jnp.pad(params["recurrent"]["bias"], (2 * self.hidden_features, 0))
+            hidden = hidden + shared(bias, hidden)
         h = ops.gru_cell(carry, projected, hidden)
         return h, h

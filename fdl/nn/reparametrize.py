@@ -14,6 +14,7 @@ from fdl.fields import Size
 from fdl.initializers import Normal, Ones
 from fdl.nn.containers import scope
 from fdl.ops.norm import widen
+from fdl.ops.shared import shared
 from fdl.records import short
 
 
@@ -59,7 +60,7 @@ class SpectralNorm(Layer):
             u = jnp.where(moved.any(), _unit(moved), u)  # from 0 it would never move again
         square = jnp.square(matrix @ u).sum()  # not of `fixed`: second derivatives would take it for a constant
         sigma = jnp.sqrt(jnp.where(square == 0, 1.0, square))  # a kernel of zeros stays as it is
-        scaled = params["layer"] | {"kernel": kernel / sigma.astype(kernel.dtype)}
+        scaled = params["layer"] | {"kernel": kernel / shared(sigma.astype(kernel.dtype), kernel)}
         with scope("layer"):
             y, new = self.layer.apply(scaled, state.get("layer", {}), x, key=key, train=train, **keywords)
         u = u.astype(state["u"].dtype) if train else state["u"]

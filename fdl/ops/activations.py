@@ -33,6 +33,7 @@ from jax.nn import (
 )
 
 from fdl.errors import InputError
+from fdl.ops.shared import shared
 
 __all__ = [
     "celu", "elu", "geglu", "gelu", "glu", "hard_sigmoid", "hard_swish", "hard_tanh", "leaky_relu", "log_sigmoid",
@@ -87,4 +88,4 @@ def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
       x: [..., D].
       slope: [D], or [1] for one slope shared by all features.
     """
-    return jnp.where(x > 0, x, slope * x)
+    return jnp.where(x > 0, x, shared(slope, x) * x)

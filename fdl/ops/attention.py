@@ -174,30 +174,39 @@ def _chunked(terms: dict[str, jax.Array], visible: Visible) -> jax.Array:
     """Block of queries by block of queries. For the gradient only their inputs are kept."""
     T = terms["q"].shape[1]
     size = min(BLOCK, T)
-    blocks, rest = _cut(terms, {"q": 1, "mask": 2, "bias": 2}, size)
+    dtypes = {name: a.dtype for name, a in terms.items()}
+    # widened before the loops, so that gradients are summed over their blocks in float32
+    wide = {name: widen(a) if jnp.issubdtype(a.dtype, jnp.floating) else a for name, a in terms.items()}
+    blocks, rest = _cut(wide, {"q": 1, "mask": 2, "bias": 2}, size)
 
     @partial(jax.checkpoint, prevent_cse=False)  # a loop keeps them apart already
     def attend(block: tuple[jax.Array, dict[str, jax.Array]]) -> jax.Array:
         start, cut = block
-        return _over_keys(rest | cut, partial(visible, start + jnp.arange(size)))
+        return _over_keys(rest | cut, partial(visible, start + jnp.arange(size)), dtypes)
 
     out = jnp.moveaxis(jax.lax.map(attend, blocks), 0, 2)
     return out.reshape(*out.shape[:2], -1, *out.shape[4:])[:, :, :T]
 
 
-def _over_keys(terms: dict[str, jax.Array], visible: Callable[[jax.Array], jax.Array | None]) -> jax.Array:
-    """Block of keys by block of keys, with running sums. A block that no query sees costs nothing."""
+def _over_keys(
+    terms: dict[str, jax.Array], visible: Callable[[jax.Array], jax.Array | None], dtypes: dict[str, Any]
+) -> jax.Array:
+    """Block of keys by block of keys, each in its own `dtypes`, with running sums.
+
+    A block that no query sees costs nothing.
+    """
     (B, T, R, G, _), S, V = terms["q"].shape, terms["k"].shape[1], terms["v"].shape[3]
     size = min(BLOCK, S)
     blocks, rest = _cut(terms, {"k": 1, "v": 1, "mask": 4, "bias": 4}, size)
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def step(sums: _Partial, block: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[_Partial, None]:
-        start, cut = block
+    def step(sums: _Partial, now: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[_Partial, None]:
+        start, cut = now
         keys = start + jnp.arange(size)
         near, real = visible(keys), jnp.broadcast_to(keys < S, (T, size))  # the last block is filled up
         seen = real if near is None else real & near
-        return jax.lax.cond(seen.any(), lambda: sums.merge(_partial(rest | cut, seen)), lambda: sums), None
+        block = {name: a.astype(dtypes[name]) for name, a in (rest | cut).items()}
+        return jax.lax.cond(seen.any(), lambda: sums.merge(_partial(block, seen)), lambda: sums), None
 
     wide = terms["scale"].dtype
     zeros = jnp.zeros((B, G, T, R), wide)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fdl.ops.norm import widen
+from fdl.ops.shared import shared
 from fdl.ops.window import Window
 
 # Patches made at a time: they stay in the second-level cache, under `vmap` those of several members (8 in one program:
@@ -114,7 +115,8 @@ def _product(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
 def _shifted(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """sum over k of tap_k * kernel[k], each channel by itself: [B, *spatial, G, 1] and [*size, G, O] -> [..., G, O]."""
     weights = kernel.reshape(-1, *kernel.shape[-2:])
-    terms = [tap * weight for tap, weight in zip(_taps(x, window, range(len(window.size))), weights, strict=True)]
+    taps = _taps(x, window, range(len(window.size)))
+    terms = [tap * shared(weight, tap) for tap, weight in zip(taps, weights, strict=True)]
     return functools.reduce(jnp.add, terms)
 
 

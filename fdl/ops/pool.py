@@ -20,6 +20,7 @@ from jax import lax
 from fdl.errors import InputError
 from fdl.ops.forward import forward
 from fdl.ops.norm import widen
+from fdl.ops.shared import summed_wide
 from fdl.ops.window import Padding, Sizes, Window, per_axis, slide
 
 Binary = Callable[[jax.Array, jax.Array], jax.Array]
@@ -118,7 +119,8 @@ def pool_steps(x: jax.Array, real: jax.Array, reduce: str) -> jax.Array:
 
 def adaptive_max_pool(x: jax.Array, output_size: Sizes) -> jax.Array:
     """The maximum of each of `output_size` bins an axis, cut by PyTorch's rule: see `adaptive_avg_pool`."""
-    return _adaptive("adaptive_max_pool", _filled("adaptive_max_pool", x), output_size, largest)
+    name = "adaptive_max_pool"
+    return summed_wide(lambda x: _adaptive(name, x, output_size, largest), _filled(name, x))
 
 
 def adaptive_avg_pool(x: jax.Array, output_size: Sizes) -> jax.Array:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from fdl.errors import InputError, did_you_mean
+from fdl.ops.shared import summed_wide
 from fdl.ops.window import Sizes, per_axis
 
 METHODS = ("nearest", "bilinear")
@@ -38,6 +42,10 @@ def upsample(x: jax.Array, factor: Sizes, method: str = "nearest") -> jax.Array:
     if method == "bilinear":
         sizes = [n * f for n, f in zip(x.shape[1:-1], factors, strict=True)]
         return jax.image.resize(x, (len(x), *sizes, x.shape[-1]), "linear", antialias=False)
+    return summed_wide(partial(_repeat, factors=factors), x)
+
+
+def _repeat(x: jax.Array, factors: Sequence[int]) -> jax.Array:
     for axis, times in enumerate(factors, start=1):
         x = jnp.repeat(x, times, axis)
     return x

@@ -16,6 +16,7 @@ from jax.core import Tracer
 
 from fdl.errors import InputError
 from fdl.ops.norm import widen
+from fdl.ops.shared import summed_wide
 
 
 def segment_sum(x: jax.Array, ids: jax.Array, num_segments: int) -> jax.Array:
@@ -67,7 +68,7 @@ def segment_max(x: jax.Array, ids: jax.Array, num_segments: int) -> jax.Array:
     [-1.0, 0.0, -2.0]
     """
     x, ids = jnp.asarray(x), _rows("segment_max", x, ids, num_segments)
-    highest = jax.ops.segment_max(x, ids, num_segments)
+    highest = summed_wide(lambda x, ids: jax.ops.segment_max(x, ids, num_segments), x, ids)  # ties are counted
     # Counted, not isfinite(): a segment whose largest value is -inf is not empty.
     filled = jax.ops.segment_max(jnp.ones(ids.shape, jnp.int32), ids, num_segments) > 0
     return jnp.where(per_row(filled, highest), highest, jnp.zeros_like(highest))
@@ -163,4 +164,5 @@ def _take(x: jax.Array, ids: jax.Array, fill: float = 0) -> jax.Array:
     """x[ids], `fill` where an id is out of range; no gradient flows there."""
     if not x.shape[0]:  # XLA refuses to gather from nothing
         return jnp.full(ids.shape + x.shape[1:], fill, x.dtype)
-    return x.at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
+    get = lambda x, ids: x.at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)  # noqa: E731
+    return summed_wide(get, x, ids)

@@ -13,6 +13,7 @@ from fdl.initializers import Zeros
 from fdl.models.block import exact_gelu
 from fdl.models.encoder import Encoder
 from fdl.nn.containers import scope
+from fdl.ops.shared import shared
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Bias(Layer):
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         del key, train
-        return x + params["bias"]
+        return x + shared(params["bias"], x)
 
 
 @dataclass(frozen=True)

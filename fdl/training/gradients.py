@@ -90,13 +90,17 @@ class Batch:
             state, sums = carry
             batch, number = now
             more, state = one(state, batch, fold(self.key, "micro", number))
-            return (like(state, self.state), added(sums, more)), None
+            return (like(state, self.state), added(sums, like(more, sums))), None
 
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(one, self.state, first, self.key)[0]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x.dtype)), shapes)  # of gradients in half precision too
         (state, sums), _ = lax.scan(body, (self.state, zeros), (parts, jnp.arange(count)))
-        return sums, state
+        return like(sums, shapes), state
+
+
+def _wide(dtype: Any) -> Any:
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def _micro(path: str, x: Any, count: int) -> jax.Array:

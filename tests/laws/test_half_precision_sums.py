@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import fdl
+from fdl.ops import linear
 from tests.laws.case import Case, case, cast, floating, key
 from tests.laws.table import ROWS, Row, over
 
@@ -38,6 +41,21 @@ def test_copies_of_a_batch_multiply_its_gradient(row: Row, dtype: Any):
         want = COPIES * np.asarray(one, np.float64)
         rounding = 2 * float(jnp.finfo(dtype).eps) * np.abs(want).max()
         np.testing.assert_allclose(np.asarray(many, np.float64), want, rtol=0, atol=rounding, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("accumulate", [1, 4096])
+def test_micro_batches_of_a_run_add_up(accumulate: int, dtype: Any):
+    """The mean of 4096 gradients of 1 is 1, in one batch as in 4096 micro-batches."""
+
+    def objective(params: Any, state: Any, batch: Any, *, key: Any, train: bool) -> fdl.Outcome:
+        return fdl.Outcome(linear(batch["x"].astype(dtype), params["kernel"])[:, 0].astype(jnp.float32))
+
+    task = fdl.Task(init=lambda key: ({"kernel": jnp.zeros((1, 1), dtype)}, {}), objective=objective)
+    data = fdl.data.Arrays(x=np.ones((4096, 1), np.float32))
+    result = fdl.run(fdl.Experiment(task, optax.sgd(1.0), data, batch_size=4096, num_steps=1, accumulate=accumulate))
+    assert result.params["kernel"].dtype == dtype
+    assert float(result.params["kernel"][0, 0]) == -1
 
 
 def gradients(it: Case, copies: int, dtype: Any) -> Any:
