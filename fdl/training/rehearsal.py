@@ -70,7 +70,10 @@ def _trace(experiment: Experiment, name: str, dataset: Dataset, params: Any, sta
         placed = bool(rows) and PLACE.search(str(error)) is not None
         found = _culprit(refused, list(range(len(rows)))) if placed else None
         if found is not None:
-            raise InputError(_renamed(str(found[1]), f"row {rows[found[0]]} of {name!r}")) from error
+            refusal = InputError(_renamed(str(found[1]), f"row {rows[found[0]]} of {name!r}"))
+            for note in getattr(error, "__notes__", ()):  # the path of the layer, and the shapes up to it
+                refusal.add_note(note)
+            raise refusal from error
         whose = "the batch of step 0 of" if dataset.streamed else "the set"
         error.add_note(f"in {whose} {name!r}" + (f"; indices 0, 1, ... are its {_listed(rows)}" if placed else ""))
         raise

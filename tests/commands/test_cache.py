@@ -15,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from fdl.cli import main
 from fdl.commands import cache
+from fdl.training import executable_cache
 
 OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -40,7 +41,8 @@ def entries(folder: Path) -> list[Path]:
 
 
 def run(place: Path, name: str, *options: str) -> tuple[bytes, list[bool]]:
-    """The metrics of a run, and whether each of its programs came from the cache."""
+    """The metrics of a run as in a process of its own, and whether each of its programs came from the cache."""
+    executable_cache.forget()
     assert main(["run", "toy.py", "--runs", name, *options]) == 0
     (found,) = place.glob(f"{name}/toy/*")
     programs = json.loads((found / "manifest.json").read_text())["programs"]
