@@ -88,8 +88,12 @@ class Layer:
         named = ((f.name, getattr(self, f.name)) for f in fields(self))  # pyright: ignore[reportArgumentType]
         return {name: part for name, part in named if isinstance(part, Layer) or _is_layers(part)}
 
+    def editable(self) -> dict[str, Any]:
+        """What `fdl.edit` reaches by name: the `parts`, unless a layer has more."""
+        return self.parts()
+
     def replace_parts(self, parts: Mapping[str, Any]) -> Layer:
-        """The record with some of its `parts` exchanged."""
+        """The record with some of what is `editable` exchanged."""
         return dataclasses.replace(self, **parts)  # pyright: ignore[reportArgumentType]
 
     def specs(self) -> Tree:

@@ -25,6 +25,11 @@ def edit(layer: Layer, path: str, new: Layer | Callable[[Any], Any] | None) -> L
     >>> edit(model, "head", nn.Linear(8, 5))
     Serial(body=Linear(4, 8), act=jax.nn.relu, head=Linear(8, 5))
 
+    The maps of `Attention` (query, key, value, out) and of `GatedLinear` (value, gate) are reached as well:
+
+    >>> edit(nn.Attention(8, 2), "query", lambda query: nn.LoRA(query, rank=2, alpha=2.0)).specs()["query"]["a"]
+    {'kernel': Param(shape=(8, 2), init=LecunNormal(), axes=('embed', None), kind='param')}
+
     Raises:
       InputError: no part has that path, and the nearest valid name is proposed; a new part that is no layer or
         function, or None for one that is needed.
@@ -36,7 +41,7 @@ def _edit(part: Any, names: list[str], new: Any, path: str) -> Any:
     if not names:
         return _made(part, new, path)
     name, *rest = names
-    parts, optional = part.parts() if isinstance(part, Layer) else {}, _optional(part)
+    parts, optional = part.editable() if isinstance(part, Layer) else {}, _optional(part)
     if isinstance(part, tuple):
         parts = {str(i): item for i, item in enumerate(part)}
     if name not in parts and name not in optional:

@@ -13,6 +13,7 @@ from fdl.nn.graph_attention import GAT, GATv2
 from fdl.nn.graph_conv import GCN, GIN, GraphSAGE
 from fdl.nn.linear import Linear
 from fdl.nn.lora import LoRA
+from fdl.nn.maps import Projection
 from fdl.nn.norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from fdl.nn.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool, Upsample
 from fdl.nn.positions import LearnedPositions, Rotary, SinusoidalPositions
@@ -62,6 +63,7 @@ __all__ = [
     "MaxPool",
     "PReLU",
     "Parallel",
+    "Projection",
     "RMSNorm",
     "Recurrence",
     "Remat",

@@ -11,6 +11,7 @@ from fdl.core import Initializer, Layer, Param, Tree
 from fdl.fields import Flag, Size
 from fdl.initializers import Constant, LecunNormal
 from fdl.nn.linear import Linear
+from fdl.nn.maps import Maps
 from fdl.ops.activations import prelu
 from fdl.shapes import expect
 
@@ -46,13 +47,14 @@ class PReLU(Layer):
 
 
 @dataclass(frozen=True)
-class GatedLinear(Layer):
+class GatedLinear(Maps):
     """y = value(x) * activation(gate(x)), both linear: GLU with sigmoid, SwiGLU with silu, GEGLU with gelu.
 
     Args:
       in_features, out_features: sizes of the last axis.
       activation: of the gate.
       use_bias: for both linear maps; off in the paper's feed-forward layers.
+      replaced: layers in place of the maps, as `fdl.edit(model, ".../gate", ...)` puts them.
     Call: x [..., in_features] -> [..., out_features].
 
     Two kernels, `value` and `gate`, rather than the halves of one: each has its own fan-out, and names that weights
@@ -66,13 +68,13 @@ class GatedLinear(Layer):
     activation: Callable[[jax.Array], jax.Array] = jax.nn.silu
     use_bias: Flag = False
     kernel_init: Initializer = LecunNormal()
+    replaced: tuple[tuple[str, Layer], ...] = ()
 
-    def specs(self) -> Tree:
+    def plain_maps(self) -> dict[str, Layer]:
         linear = Linear(self.in_features, self.out_features, self.use_bias, self.kernel_init)
-        return {"value": linear.specs(), "gate": linear.specs()}
+        return {"value": linear, "gate": linear}
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
-        del key, train
         expect(self, x, "[..., in_features]")
-        linear = Linear(self.in_features, self.out_features, self.use_bias)
-        return linear(params["value"], x) * self.activation(linear(params["gate"], x))
+        value, gate = (part(params[name], x, key=key, train=train) for name, part in self.maps().items())
+        return value * self.activation(gate)

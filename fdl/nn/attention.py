@@ -9,22 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from fdl.core import Initializer, Layer, Param, Tree
+from fdl.core import Initializer, Layer, Tree
 from fdl.errors import InputError
 from fdl.fields import DropRate, Flag, Size
-from fdl.initializers import LecunNormal, Zeros
+from fdl.initializers import LecunNormal
 from fdl.nn.lengths import real_steps, without_padding
+from fdl.nn.maps import Maps, Projection
 from fdl.nn.positions import Rotary
 from fdl.ops import attention as ops
-from fdl.ops.linear import linear
 from fdl.ops.rotary import check_rotary
-from fdl.ops.shared import shared
 from fdl.records import short
 from fdl.shapes import expect
 
 
 @dataclass(frozen=True)
-class Attention(Layer):
+class Attention(Maps):
     """y = concat_h(softmax(q_h k_h^T / sqrt(K)) v_h) @ out, where q, k and v are x @ query, x @ key and x @ value.
 
     A query that may see no key gives the bias of `out`, that is 0 + bias.
@@ -41,6 +40,7 @@ class Attention(Layer):
         to all scores of a query, and the softmax takes it away again.
       dropout_rate: of the weights of the softmax, in training.
       implementation: "einsum", "chunked" (linear memory), "fused", or None: see `fdl.ops.dot_product_attention`.
+      replaced: layers in place of the maps, as `fdl.edit(model, ".../query", ...)` puts them.
     Call: x [B, T, features] -> same shape and dtype.
       context: [B, S, context_features], a second sequence for keys and values (cross attention); in a container every
         layer that takes a context gets it.
@@ -80,6 +80,7 @@ class Attention(Layer):
     implementation: ops.Implementation | None = None
     kernel_init: Initializer = LecunNormal(in_axis=0, out_axis=(1, 2))
     out_init: Initializer = LecunNormal(in_axis=(0, 1), out_axis=2)
+    replaced: tuple[tuple[str, Layer], ...] = ()
 
     def __post_init__(self) -> None:
         if self.features % self.num_heads or self.num_heads % self.kv_heads:
@@ -99,23 +100,19 @@ class Attention(Layer):
     def head_features(self) -> int:
         return self.features // self.num_heads
 
-    def specs(self) -> Tree:
-        D, K = self.features, self.head_features
+    def plain_maps(self) -> dict[str, Layer]:
+        D, H = self.features, (self.num_heads, self.head_features)
         C = D if self.context_features is None else self.context_features
-        specs = {
-            "query": self._projection(D, self.num_heads, "heads"),
-            "key": self._projection(C, self.kv_heads, "kv_heads"),
-            "value": self._projection(C, self.kv_heads, "kv_heads"),
-            "out": {"kernel": Param((self.num_heads, K, D), self.out_init, ("heads", "head_dim", "embed"))},
+        return {
+            "query": self._to_heads(D, self.num_heads, "heads"),
+            "key": self._to_heads(C, self.kv_heads, "kv_heads"),
+            "value": self._to_heads(C, self.kv_heads, "kv_heads"),
+            "out": Projection(H, (D,), self.use_bias, self.out_init, ("heads", "head_dim", "embed")),
         }
-        if self.use_bias:
-            specs["out"]["bias"] = Param((D,), Zeros(), ("embed",))
-        return specs
 
-    def _projection(self, features: int, heads: int, axis: str) -> Tree:
-        shape, axes = (heads, self.head_features), (axis, "head_dim")
-        specs = {"kernel": Param((features, *shape), self.kernel_init, ("embed", *axes))}
-        return specs | ({"bias": Param(shape, Zeros(), axes)} if self.use_bias else {})
+    def _to_heads(self, features: int, heads: int, axis: str) -> Projection:
+        shape, axes = (heads, self.head_features), ("embed", axis, "head_dim")
+        return Projection((features,), shape, self.use_bias, self.kernel_init, axes)
 
     def __call__(
         self,
@@ -189,18 +186,14 @@ class Attention(Layer):
     def _project(self, params: Tree, x: jax.Array, source: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
         """q from x, k and v from the source, each [B, T, heads, K]."""
 
-        def heads(name: str, a: jax.Array) -> jax.Array:
-            y = linear(a, params[name]["kernel"])
-            return y + shared(params[name]["bias"], y) if self.use_bias else y
-
-        q, k, v = heads("query", x), heads("key", source), heads("value", source)
+        maps = self.maps()
+        q, k, v = (maps[name](params[name], a) for name, a in (("query", x), ("key", source), ("value", source)))
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return q, k, v
 
     def _out(self, params: Tree, z: jax.Array) -> jax.Array:
-        y = linear(z, params["out"]["kernel"], axes=2)
-        return y + shared(params["out"]["bias"], y) if self.use_bias else y
+        return self.maps()["out"](params["out"], z)
 
     def _scores_mask(self, mask: jax.Array | None, B: int, S: int) -> jax.Array | None:
         if mask is None or (mask.ndim == 4 and mask.dtype == bool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from fdl import ops
 from fdl.core import Initializer, Layer, Param, Tree
@@ -12,20 +13,21 @@ from fdl.errors import InputError
 from fdl.fields import Positive, Size
 from fdl.initializers import LecunNormal, Zeros
 from fdl.nn.containers import scope
+from fdl.nn.maps import Maps, Projection, inner_axes
 from fdl.ops.norm import widen
 from fdl.records import short
 
 
 @dataclass(frozen=True)
 class LoRA(Layer):
-    """y = linear(x) + alpha / rank * x @ a @ b, a [in, rank] and b [rank, out].
+    """y = linear(x) + alpha / rank * x @ a @ b, a [*in, rank] and b [rank, *out].
 
     b starts at 0, so that the layer starts as `linear`. To train the adapters alone put the trained arrays at
     `params["linear"]` and give the experiment `trainable=[(r"/(a|b)/kernel$", True), (r".", False)]`.
 
     Args:
-      linear: a `Linear`, or another layer without state that has a kernel [in, out] of its own. The projections of
-        `Attention` and `GatedLinear` are arrays of these layers, and not layers that could be adapted.
+      linear: a `Linear`, a map of `Attention` or `GatedLinear` (`fdl.edit(model, "attention/query", ...)`), or another
+        layer without state that has a kernel [in, out] of its own.
       rank: of the change.
       alpha: its scale; alpha = rank leaves it as it is. May be swept.
     Call: x [..., in] -> [..., out]. `merge(params)` gives the params of a plain `linear` that does the same.
@@ -57,7 +59,12 @@ class LoRA(Layer):
     def _kernel(self) -> Param:
         specs = self.linear.specs() if isinstance(self.linear, Layer) else {}
         kernel = specs.get("kernel")
-        if not isinstance(kernel, Param) or len(kernel.shape) != 2:
+        if not isinstance(kernel, Param) or not (len(kernel.shape) == 2 or isinstance(self.linear, Projection)):
+            if isinstance(self.linear, Maps):
+                names = ", ".join(map(repr, self.linear.maps()))
+                raise InputError(
+                    f"LoRA: expected one of the maps {names}, got the whole {short(self.linear)}; edit them one by one"
+                )
             raise InputError(
                 f"LoRA: expected a layer with a kernel [in, out] of its own, such as Linear, got {short(self.linear)}"
             )
@@ -65,20 +72,21 @@ class LoRA(Layer):
 
     def specs(self) -> Tree:
         kernel = self._kernel()
-        (n, m), (n_axis, m_axis) = kernel.shape, kernel.axes or (None, None)
-        a = Param((n, self.rank), self.a_init, (n_axis, None))
-        b = Param((self.rank, m), self.b_init, (None, m_axis))
+        n, axes = inner_axes(self.linear, kernel), kernel.axes or (None,) * len(kernel.shape)
+        a = Param((*kernel.shape[:n], self.rank), self.a_init, (*axes[:n], None))
+        b = Param((self.rank, *kernel.shape[n:]), self.b_init, (None, *axes[n:]))
         return {"linear": self.linear.specs(), "a": {"kernel": a}, "b": {"kernel": b}}
 
     def __call__(self, params: Tree, x: jax.Array, *, key: jax.Array | None = None, train: bool = False) -> jax.Array:
         with scope("linear"):
             y = self.linear(params["linear"], x, key=key, train=train)
-        return y + self._scaled(ops.linear(ops.linear(x, params["a"]["kernel"]), params["b"]["kernel"]))
+        a, b = params["a"]["kernel"], params["b"]["kernel"]
+        return y + self._scaled(ops.linear(ops.linear(x, a, axes=a.ndim - 1), b))
 
     def merge(self, params: Tree) -> Tree:
         """The params of `linear` with the change added to its kernel, summed in float32."""
         kernel = params["linear"]["kernel"]
-        change = self._scaled(widen(params["a"]["kernel"]) @ widen(params["b"]["kernel"]))
+        change = self._scaled(jnp.tensordot(widen(params["a"]["kernel"]), widen(params["b"]["kernel"]), 1))
         return params["linear"] | {"kernel": (widen(kernel) + change).astype(kernel.dtype)}
 
     def _scaled(self, change: jax.Array) -> jax.Array:

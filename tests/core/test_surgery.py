@@ -94,7 +94,7 @@ def test_a_part_that_may_be_missing_is_left_out_by_none_and_given_back():
         (nn.Serial(nn.Linear(3, 3)), "0", lambda old: None, "'0' cannot be None"),
         (nn.Serial(nn.Linear(3, 3)), "0", 3, "expected a layer, a function of the old part or None, got 3"),
         (nn.Serial(nn.Linear(3, 3)), "0", lambda old: 3, "expected the new part to be a layer or a function, got 3"),
-        (nn.Serial(nn.Attention(4, 2)), "0/query", nn.Linear(3, 3), "'query' holds arrays of the layer"),
+        (nn.Serial(nn.LayerNorm(4)), "0/scale", nn.Linear(3, 3), "'scale' holds arrays of the layer"),
         (nn.Attention(4, 2), "window", nn.Linear(3, 3), "Attention: window: expected"),
     ],
 )

@@ -7,6 +7,7 @@ random from its own demand for a key, a wrong input from the right one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from fdl import initializers, nn
 from fdl.core import Layer
 from fdl.records import flat
+from fdl.surgery import edit
 from tests.laws import oracles as o
 
 
@@ -73,6 +75,7 @@ CONTEXT = {"context": SEQUENCE}
 MASK = {"mask": np.arange(5) < np.array([5, 3, 2, 4])[:, None]}
 LENGTHS = {"lengths": np.array([5, 3, 1, 2], np.int32)}
 EDGES = {"edges": np.array([[0, 1, 2, 3, 1, 2, 0], [1, 2, 3, 0, 3, 0, 2]], np.int32)}
+LORA = functools.partial(nn.LoRA, rank=2, alpha=4.0)
 SIZES = {"sizes": np.array([3, 1], np.int32)}
 
 # fmt: off
@@ -85,6 +88,9 @@ LINEAR = [
     Row(nn.PReLU(3), FEATURES, 4.34011, o.prelu),
     Row(nn.PReLU(), SEQUENCE, 29.1888, o.prelu, any_shape=True),
     Row(nn.LoRA(nn.Linear(3, 2), 2, 4.0), FEATURES, 3.79707, lambda p, x: o.affine(p["linear"], x)),  # b starts at 0
+    Row(nn.Projection((5, 3), (2, 2)), SEQUENCE, 7.87165, lambda p, x: np.tensordot(x, p["kernel"], 2) + p["bias"]),
+    Row(nn.LoRA(nn.Projection((3,), (2, 2)), 2, 4.0), FEATURES, 6.95205),
+    Row(edit(nn.GatedLinear(3, 2), "gate", LORA), FEATURES, 0.399266),
     Row(nn.Flatten(), IMAGE, 33.9209, lambda p, x: x.reshape(4, 12), any_shape=True),
 ]
 
@@ -132,6 +138,7 @@ DROPOUT = [
 IDLE = ("key/bias",)  # it adds the same to all scores of a query, which softmax takes away; peers have it too
 ATTENTION = [
     Row(nn.Attention(4, 2), WIDE, 18.4875, o.attention(), idle=IDLE),
+    Row(edit(nn.Attention(4, 2, use_bias=False), "out", LORA), WIDE, 19.5634),
     Row(nn.Attention(4, 2, causal=True), WIDE, 19.1699, o.attention(np.tri(5, dtype=bool)), idle=IDLE),
     Row(nn.Attention(4, 2, num_kv_heads=1, rotary=nn.Rotary(), use_bias=False), WIDE, 21.7885, keywords=MASK),
     Row(nn.Attention(4, 2, context_features=3, dropout_rate=0.5), WIDE, 17.1937, keywords=CONTEXT, idle=IDLE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -110,3 +111,65 @@ def test_a_wrong_shape_names_the_layer_inside():
     with pytest.raises(fdl.InputError, match=r"Linear\(6, 4\): expected x") as error:
         LAYER(initialised(LAYER), X[:, :5])
     assert error.value.__notes__[0] == "in layer linear"
+
+
+@pytest.mark.parametrize(
+    ("path", "a", "b"),
+    [
+        ("attention/query", (8, 2), (2, 2, 4)),
+        ("attention/key", (8, 2), (2, 1, 4)),
+        ("attention/value", (8, 2), (2, 1, 4)),
+        ("attention/out", (2, 4, 2), (2, 8)),
+        ("feed_forward/up/value", (8, 2), (2, 16)),
+        ("feed_forward/up/gate", (8, 2), (2, 16)),
+        ("feed_forward/down", (16, 2), (2, 8)),
+    ],
+)
+def test_every_projection_of_a_llama_is_adapted_by_its_path(path: str, a: tuple[int, ...], b: tuple[int, ...]):
+    """It starts as the model, decodes as it runs, and merged it is the model with other kernels."""
+    sizes: Any = {"num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "features": 8, "hidden_features": 16}
+    llama = fdl.models.llama(50, **sizes)
+    parts: dict[str, Any] = {}
+    model = fdl.edit(llama, f"blocks/0/{path}", lambda part: parts.setdefault("lora", LoRA(part, rank=2, alpha=2.0)))
+    params, _ = fdl.init(model, jax.random.key(0))
+    *names, last = ["blocks", "0", *path.split("/")]
+    around = params
+    for name in names:
+        around = around[name]
+    adapter, ids = around[last], jnp.arange(6)[None]
+    assert (adapter["a"]["kernel"].shape, adapter["b"]["kernel"].shape) == (a, b)
+    around[last] = adapter["linear"]
+    y = llama(params, ids)
+    around[last] = adapter
+    np.testing.assert_array_equal(model(params, ids), y)
+    adapter["b"]["kernel"] = jax.random.normal(jax.random.key(1), b)
+    changed = model(params, ids)
+    assert jnp.abs(changed - y).max() > 1e-4
+    around[last] = parts["lora"].merge(adapter)
+    fdl.check(llama, params)
+    np.testing.assert_allclose(llama(params, ids), changed, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_with_an_adapter_decodes_as_it_runs():
+    layer = fdl.edit(fdl.nn.Attention(8, 2, causal=True), "query", functools.partial(LoRA, rank=2, alpha=2.0))
+    assert isinstance(layer, fdl.nn.Attention)
+    params, _ = fdl.init(layer, jax.random.key(0))
+    params["query"]["b"]["kernel"] = jnp.ones((2, 2, 4))
+    x = jax.random.normal(jax.random.key(1), (2, 5, 8))
+    _, cache = layer.decode(params, x[:, :4], layer.init_cache(batch=2, length=5))
+    np.testing.assert_allclose(layer.decode(params, x[:, 4:], cache)[0], layer(params, x)[:, 4:], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "message"),
+    [
+        ("", lambda part: LoRA(part, 2, 1.0), "expected one of the maps 'query', 'key', 'value', 'out', got the whole"),
+        ("query", fdl.nn.BatchNorm(8), "query: expected a layer without state in its place, got BatchNorm"),
+        ("query", lambda part: 3, "query: expected a layer without state in its place, got 3"),
+        ("qeury", lambda part: LoRA(part, 2, 1.0), "no part 'qeury' .* did you mean 'query'"),
+    ],
+)
+def test_what_cannot_take_the_place_of_a_map(path: str, new: Any, message: str):
+    model = fdl.nn.Serial(attention=fdl.nn.Attention(8, 2))
+    with pytest.raises(fdl.InputError, match=message):
+        fdl.edit(model, f"attention/{path}".strip("/"), new)
