@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fdl.commands.words import parsed, whole_numbers
 from fdl.errors import InputError, did_you_mean
-from fdl.runs.checkpoints import MANIFEST, CheckpointError, Checkpoints, Saved, verify
+from fdl.paths import user_path
+from fdl.runs.checkpoints import MANIFEST, CheckpointError, Checkpoints, Saved, is_checkpoint, step_of, verify
+from fdl.runs.fitting import LINES, changes
 from fdl.runs.progress import label, say
 from fdl.runs.recorded import resolve
 from fdl.runs.stored import differing, kind, opened, stores, weights
@@ -16,13 +18,14 @@ from fdl.runs.tables import aligned
 
 HELP = """\
 usage: fdl ckpt show RUN [--step N]
-       fdl ckpt diff A B
+       fdl ckpt diff A B [--all]
        fdl ckpt export RUN -o FILE [--step N] [--best | --last] [--member N] [--force]
 
 show: every checkpoint with its size, each byte of it read again and verified; then what is in
 the newest that is whole: the optimizer, the seed and config it belongs to, arrays by path.
-diff: the arrays that are not the same in A and B, to the bit, and how far they are apart. The
-exit code is 0 where there are none, 1 where there are any.
+diff: the arrays that are not the same in A and B, to the bit, and how far they are apart: ten
+of them and how many there are, or --all. The exit code is 0 where there are none, 1 where there
+are any.
 export: parameters and state in one safetensors file, by their paths in the model. In Python,
 tensors = fdl.pretrained.read(FILE) and fdl.pretrained.load(model, tensors) read it.
 
@@ -40,7 +43,7 @@ Given = Mapping[str, list[str]]
 
 def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        say(sys.stdout, HELP)
         return 0
     if not arguments:
         raise InputError("fdl ckpt: show, diff or export? fdl ckpt show RUN")
@@ -51,20 +54,20 @@ def main(arguments: list[str]) -> int:
     names, given = parsed(f"fdl ckpt {action}", rest, {"--runs": True, **options})
     if len(names) != count:
         raise InputError(f"fdl ckpt {action}: expected {'RUN' if count == 1 else 'A and B'}, got {len(names)} names")
-    folder = Path(given.get("--runs", ["runs"])[-1])
-    paths = [Path(name) if Path(name).is_dir() else resolve(name, folder) for name in names]
+    folder = user_path(given.get("--runs", ["runs"])[-1])
+    paths = [user_path(name) if user_path(name).is_dir() else resolve(name, folder) for name in names]
     return do(paths, given)
 
 
 def _show(paths: list[Path], given: Given) -> int:
     one, damaged = paths[0], 0
-    single = one.name.isdigit() and (one / MANIFEST).exists()
+    single = is_checkpoint(one) and (one / MANIFEST).exists()
     for store in [one.parent] if single else stores(one):
         lines = [("step", "state", "bytes")]
-        for path in [one] if single else sorted(Checkpoints(store).all()):
+        for path in [one] if single else Checkpoints(store).all():
             remark = _remark(path)
             damaged += remark != "verified"
-            lines.append((str(int(path.name)), remark, f"{_size(path):,}"))
+            lines.append((str(step_of(path)), remark, f"{_size(path):,}"))
         _print(f"{store}\n{aligned(lines, left=2)}\n")
     if len(stores(one)) < 2:
         _contents(opened(one, _step(given)))
@@ -96,7 +99,6 @@ def _size(path: Path) -> int:
 
 
 def _diff(paths: list[Path], given: Given) -> int:
-    from fdl.training.optimizer_facts import changes
 
     one, other = (opened(path) for path in paths)
     _print(f"A  {one.path}, step {one.step}\nB  {other.path}, step {other.step}\n")
@@ -109,7 +111,10 @@ def _diff(paths: list[Path], given: Given) -> int:
     if not rows:
         _print(f"{len(one.arrays)} arrays, same bits")
         return 0
-    _print(aligned([("array", "A", "B", ""), *((p, _kind(one, p), _kind(other, p), how) for p, how in rows)], left=4))
+    shown = rows if "--all" in given else rows[:LINES]
+    _print(aligned([("array", "A", "B", ""), *((p, _kind(one, p), _kind(other, p), how) for p, how in shown)], left=4))
+    if len(shown) < len(rows):
+        _print(f"and {len(rows) - len(shown)} more (--all shows them)")
     _print(f"\n{len(rows)} of {len({**one.arrays, **other.arrays})} arrays differ")
     return 1
 
@@ -123,7 +128,7 @@ def _export(paths: list[Path], given: Given) -> int:
         raise InputError("fdl ckpt export: where to? -o FILE, such as: -o model.safetensors")
     if {"--best", "--last"} <= set(given):
         raise InputError("fdl ckpt export: --best or --last: choose one")
-    file = Path(given["-o"][-1])
+    file = user_path(given["-o"][-1])
     if file.is_dir() or not file.parent.is_dir():
         raise InputError(f"fdl ckpt export: -o {file}: expected a file in a folder that exists")
     if file.exists() and "--force" not in given:
@@ -153,7 +158,7 @@ def _print(text: str) -> None:
 
 ACTIONS: dict[str, tuple[Callable[[list[Path], Given], int], int, dict[str, bool]]] = {
     "show": (_show, 1, {"--step": True}),
-    "diff": (_diff, 2, {}),
+    "diff": (_diff, 2, {"--all": False}),
     "export": (
         _export,
         1,

@@ -18,6 +18,10 @@ class Opened(NamedTuple):
     chosen: Any
     file: str
 
+    def source(self) -> dict[str, str]:
+        """As `fdl.runs.experiment_file.sources`."""
+        return experiment_file.sources(self.file)
+
 
 def with_experiment(
     command: str, help: str, own: Sequence[options.Option], arguments: list[str], do: Callable[[Opened], None]

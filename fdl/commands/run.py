@@ -9,6 +9,7 @@ from typing import Any
 
 from fdl.commands.experiment import Opened, with_experiment
 from fdl.errors import InputError
+from fdl.paths import user_path
 from fdl.runs.options import Option
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
@@ -53,7 +54,7 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
     experiment = opened.experiment.smoke() if chosen.smoke else opened.experiment
     _audit(experiment)
     name = Path(opened.file).stem
-    folder = resumed or new_folder(chosen.runs, name)
+    folder = resumed or new_folder(user_path(chosen.runs), name)
     with ExitStack() as stack:
         watchers: list[Any] = []
         if chosen.tensorboard:
@@ -61,7 +62,11 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
 
             watchers.append(stack.enter_context(Events(folder)))
         options = {"build": opened.build, "config": chosen.config, "seed": chosen.seed, "folder": folder}
-        options |= {"resume": resumed is not None and how, "tell": lambda line: say(sys.stdout, line)}
+        options |= {
+            "source": opened.source,
+            "resume": resumed is not None and how,
+            "tell": lambda line: say(sys.stdout, line),
+        }
         try:
             with progress(name, experiment.total_steps(), experiment.steps_per_epoch()) as watch:
                 result = execute(experiment, watchers=(*watchers, watch), **options)

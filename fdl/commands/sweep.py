@@ -11,6 +11,7 @@ from typing import Any
 from fdl.commands.experiment import Opened, with_experiment
 from fdl.commands.values import values
 from fdl.errors import InputError
+from fdl.paths import user_path
 from fdl.runs.manifest import cores
 from fdl.runs.options import Option
 
@@ -80,7 +81,7 @@ def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
         return opened.build(config).smoke() if chosen.smoke else opened.build(config)
 
     name = Path(opened.file).stem
-    folder = resumed or new_folder(chosen.runs, name)
+    folder = resumed or new_folder(user_path(chosen.runs), name)
     try:
         result = execute(
             build,
@@ -89,6 +90,7 @@ def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
             range(chosen.seeds),
             folder=folder,
             resume=resumed is not None and how,
+            source=opened.source,
             max_members=chosen.max_members or None,
             halving=chosen.halving or None,
             tell=lambda line: say(sys.stdout, line),
@@ -100,7 +102,7 @@ def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
         say_where(error, folder)
         raise
     if chosen.save:
-        save(chosen.save, result, opened.file, chosen.config, folder)
+        save(user_path(chosen.save), result, opened.file, chosen.config, folder)
     _show(result)
     say(sys.stdout, str(folder))
 
@@ -112,8 +114,8 @@ def _checked(chosen: Any) -> Any:
             raise InputError(
                 f"fdl sweep: --{name.replace('_', '-')}: expected a number >= 1, got {getattr(chosen, name)}"
             )
-    if chosen.save and not Path(chosen.save).parent.is_dir():
-        raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {Path(chosen.save).parent}")
+    if chosen.save and not user_path(chosen.save).parent.is_dir():
+        raise InputError(f"fdl sweep: --save {chosen.save}: there is no folder {user_path(chosen.save).parent}")
     return settings(chosen)
 
 

@@ -14,10 +14,11 @@ from fdl.commands.experiment import Opened, with_experiment
 from fdl.commands.resume import chosen_run, started
 from fdl.commands.words import parsed, whole_numbers
 from fdl.errors import InputError
+from fdl.runs.progress import say
 
 STEPS = 100
 HELP = f"""\
-usage: fdl verify-resume RUN [--at STEP,STEP,...] [--steps N] [--runs DIR]
+usage: fdl verify-resume RUN [FILE] [--at STEP,STEP,...] [--steps N] [--trust] [--runs DIR]
 
 Trains the experiment of RUN, with its options and its seed, for the first N steps; then again
 for each STEP, cut off after a checkpoint there and resumed from it. Every array of the last
@@ -28,6 +29,7 @@ same bits. RUN, its folder or the beginning of its id in DIR, is not touched.
                the last)
   --steps N    how much of the run is tried; 0 = all of it (default: {STEPS})
   --runs DIR   where the id is looked for (default: runs)
+  --trust      runs the file that the run folder names, whatever it is; FILE: as for fdl resume
 
 The exit code is 0 where all bits are the same, 1 where they are not: then the first path and
 step that differ are shown."""
@@ -35,14 +37,15 @@ step that differ are shown."""
 
 def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        say(sys.stdout, HELP)
         return 0
     command = "fdl verify-resume"
-    names, given = parsed(command, arguments, {"--at": True, "--steps": True, "--runs": True})
+    names, given = parsed(command, arguments, {"--at": True, "--steps": True, "--runs": True, "--trust": False})
     steps = whole_numbers(command, "--steps", given.get("--steps", [str(STEPS)])[-1:], least=0)[0]
     stops = whole_numbers(command, "--at", given.get("--at", []))
+    file = names.pop() if len(names) == 2 else None
     folder = chosen_run(command, names, given.get("--runs", ["runs"])[-1])
-    kind, again = started(folder)
+    kind, again = started(folder, file, trusted="--trust" in given)
     own: Any = importlib.import_module(f"fdl.commands.{kind}")
     if kind == "sweep":
         own.share_cores()
@@ -55,7 +58,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _verify(opened: Opened, kind: Any, steps: int, stops: Sequence[int], run: Path) -> int:
-    from fdl.runs.progress import say
     from fdl.training.verifying import verified
 
     total = opened.experiment.smoke().total_steps() if opened.chosen.smoke else opened.experiment.total_steps()

@@ -48,6 +48,7 @@ class Checkpoints:
       folder: theirs alone; made when the first is saved.
       before: called before each save, to bring to the disk what a checkpoint is nothing without.
       origin: whose they are; it is told in each, and another one is refused.
+      source: name -> hash of the files that the run is written in; for `facts`.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Checkpoints:
         folder: str | os.PathLike[str],
         before: Callable[[], None] = lambda: None,
         origin: Mapping[str, Any] | None = None,
+        source: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.before, self.origin = Path(folder), before, dict(origin or {})
+        self.source = {f"source/{name}": digest for name, digest in (source or {}).items()}
         self._thread = ThreadPoolExecutor(1, "fdl checkpoint")
         self._writing: Future[None] | None = None
 
@@ -102,7 +105,7 @@ class Checkpoints:
             origin: it was put there by hand.
         """
         skipped: list[str] = []
-        for path in sorted(self.all(), reverse=True):
+        for path in reversed(self.all()):
             try:
                 saved = read(path)
             except CheckpointError as error:
@@ -115,10 +118,10 @@ class Checkpoints:
         return None, skipped
 
     def all(self) -> list[Path]:
-        """The folder of each checkpoint, damaged or not."""
+        """The folder of each checkpoint, damaged or not, by the number of its step."""
         if not self.folder.is_dir():
             return []
-        return [path for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir()]
+        return sorted((path for path in self.folder.iterdir() if is_checkpoint(path)), key=step_of)
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], keep: Keep) -> None:
         place = self.folder / f"{step:08d}"
@@ -126,18 +129,19 @@ class Checkpoints:
         try:
             pieces, dtypes = encoded(arrays)
             self.before()
+            if self.folder.is_symlink():
+                raise CheckpointError(f"{self.folder} is a link, which nothing is written through: put a folder there")
             self.folder.mkdir(parents=True, exist_ok=True)
             free, needed = shutil.disk_usage(self.folder).free, sum(piece.nbytes for piece in pieces)
             if free < needed + SPARE:
                 raise CheckpointError(f"{place}: {free} bytes are free; it needs {needed}, and {SPARE} to spare")
-            shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+            _remove(beside)  # of a process that was killed
             beside.mkdir()
             files = {ARRAYS: _store(beside / ARRAYS, pieces)}
             content = {"format": FORMAT, "step": step, "files": files, "dtypes": dtypes, "facts": facts}
             _store(beside / MANIFEST, [memoryview(_sealed(content))])
             _sync(beside)
-            if place.exists():  # a damaged one of the same step, which the run went back behind
-                shutil.rmtree(place)
+            _remove(place)  # a damaged one of the same step, which the run went back behind
             os.replace(beside, place)
             _sync(self.folder)
         except OSError as error:
@@ -152,13 +156,24 @@ class Checkpoints:
 
         Those after it are damaged, or the run would not have gone back behind them: it will overwrite them.
         """
-        until = [path for path in self.all() if int(path.name) <= int(newest.name)]
-        stay = keep.stay({int(path.name): _score(path) for path in until})
-        gone = [path for path in until if int(path.name) not in stay]
+        until = [path for path in self.all() if step_of(path) <= step_of(newest)]
+        stay = keep.stay({step_of(path): _score(path) for path in until})
+        gone = [path for path in until if step_of(path) not in stay]
         if gone:
             verify(newest)
         for path in gone:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder has the name of a checkpoint, its step in at least eight digits."""
+    name = path.name
+    return name.isascii() and name.isdigit() and name == f"{int(name):08d}" and path.is_dir()
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint's folder."""
+    return int(path.name)
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -199,6 +214,8 @@ def read(path: Path) -> Saved:
 def _listed(path: Path) -> dict[str, Any]:
     """The manifest, where the folder holds just the files that it lists."""
     manifest = _read_manifest(path / MANIFEST)
+    if is_checkpoint(path) and step_of(path) != manifest["step"]:
+        raise CheckpointError(f"{path}: holds step {manifest['step']}, which is not the step of its name")
     found, listed = {file.name for file in path.iterdir()} - {MANIFEST}, manifest["files"]
     for name in sorted(found ^ set(listed)):
         raise CheckpointError(f"{path / name}: {'is not part of the checkpoint' if name in found else 'is missing'}")
@@ -284,7 +301,7 @@ def _is_manifest(content: Mapping[str, Any]) -> bool:
     kinds = {"step": int, "files": dict, "dtypes": dict, "facts": dict}
     if any(not isinstance(content.get(name), kind) for name, kind in kinds.items()):
         return False
-    told = {"optimizer": dict, "selected": dict, "names": list, "clocks": dict}
+    told = {"optimizer": dict, "selected": dict, "names": list, "clocks": dict, "decides": dict}
     files, facts, names = content["files"], content["facts"], [*content["dtypes"].values()]
     if any(name in facts and not isinstance(facts[name], kind) for name, kind in told.items()):
         return False
@@ -319,6 +336,14 @@ def _store(path: Path, pieces: Sequence[memoryview]) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, or the link in its place, if there is one."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _sync(folder: Path) -> None:

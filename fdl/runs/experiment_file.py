@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.machinery
 import importlib.util
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from fdl.errors import InputError, did_you_mean
+from fdl.paths import user_path
 
 
 @contextmanager
@@ -32,6 +34,28 @@ def opened(file: str) -> Iterator[ModuleType]:
         yield module
     finally:
         sys.path.remove(str(path.parent))
+
+
+def sources(file: str) -> dict[str, str]:
+    """Name -> SHA-256 of the file and of the modules beside it that were imported, by their paths from its folder."""
+    path = user_path(file).resolve()
+    found = {path.name: path}
+    for name, module in list(sys.modules.items()):
+        place = getattr(module, "__file__", None)
+        if not place or name.partition(".")[0] == "fdl" or "site-packages" in place:
+            continue
+        place = Path(place).resolve()
+        if place.suffix == ".py" and place.is_relative_to(path.parent):
+            found[place.relative_to(path.parent).as_posix()] = place
+    return {name: digest(found[name]) for name in sorted(found)}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file; "" of one that is gone."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -58,7 +82,7 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _existing(file: str) -> Path:
-    path = Path(file)
+    path = user_path(file)
     if path.is_file() and os.access(path, os.R_OK):
         return path
     if path.is_dir():

@@ -8,9 +8,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fdl.records import source
 
@@ -47,15 +48,24 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, data: str) -> None:
     """Writes a file that is either the old one or the whole new one, whenever the machine stops."""
+    with replacing(path) as file:
+        file.write(data.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is written and on the disk; no link is followed on the way."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(data)
+        temporary.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody put there
+        with temporary.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fdl.errors import InputError
+from fdl.errors import InputError, did_you_mean
 from fdl.runs.stored import kind
 
 LINES = 10  # of a table of differences
@@ -28,16 +28,29 @@ class Resume:
       rename: (regex, replacement) pairs, as `re.sub` takes them, for paths such as those of the table that says what
         does not fit: ("/fc/", "/head/") renames parameters, and their part of the optimiser's state.
       cast: into the dtypes of the experiment.
+      accept: what may be another than it was, by the names in the message that refuses it: "batch_size", "loss",
+        "num_steps", "optimizer", "source", ...; "metrics" takes all of "metrics/...".
+      num_steps: train until this step, also where the run is finished. Everything else is as it was: schedules go on as
+        they were built, so one that ends with the steps of the run stays at its last value. The first steps are
+        equal to the bit to those of the shorter run, whose last evaluation stays in the history.
 
     Raises:
-      InputError: a regex that is none; on resuming, one that is found in no path.
+      InputError: a regex that is not valid, or a number of steps; on resuming, a regex that is found in no path, a name
+        that decides nothing.
     """
 
     partial: bool = False
     rename: Sequence[tuple[str, str]] = ()
     cast: bool = False
+    accept: Sequence[str] = ()
+    num_steps: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.accept, str) or not all(isinstance(name, str) for name in self.accept):
+            raise InputError(f"resume: accept: expected names, such as ['batch_size'], got {self.accept!r}")
+        steps = self.num_steps
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+            raise InputError(f"resume: num_steps: expected a whole number >= 1, got {steps!r}")
         for regex, replacement in self.rename:
             try:
                 re.sub(regex, replacement, "")
@@ -60,6 +73,33 @@ class Resume:
             lines += [f"not taken: {line}" for line in unfit.values() if line]
             found = {path: array for path, array in found.items() if path not in unfit}
         return found, lines
+
+    def accepts(self, name: str) -> bool:
+        """Whether what has this name may be another than it was."""
+        if (name == "num_steps" and self.num_steps is not None) or {name, name.partition("/")[0]} & {*self.accept}:
+            return True
+        code = name.partition("/")[0] in ("model", "source")  # which these options are for
+        return code and (self.partial or self.cast or bool(self.rename))
+
+    def compared(self, before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> list[str]:
+        """A line for each fact that decides the rest of a run and is another than it was, where that is accepted.
+
+        Raises:
+          InputError: a difference that is not accepted; a name in `accept` that no fact has.
+        """
+        names = {*before, *now, "optimizer", "source"}
+        for name in self.accept:
+            if name not in names | {each.partition("/")[0] for each in names}:
+                raise InputError(f"resume: accept: nothing is called {name!r}{did_you_mean(name, sorted(names))}")
+        lines = {name: changes({name: before.get(name)}, {name: now.get(name)}) for name in sorted(names)}
+        differing = {name: each[0] for name, each in lines.items() if each}
+        refused = [name for name in differing if not self.accepts(name)]
+        if refused:
+            kinds = sorted({name.partition("/")[0] for name in refused})
+            hint = f"to go on so: fdl resume RUN --accept {','.join(kinds)}, in Python fdl.Resume(accept={kinds})"
+            title = f"{where}: this is not as it was, so the result would be that of neither run:"
+            raise InputError(f"{table(title, [differing[name] for name in refused])}\n{hint}")
+        return [*differing.values()]
 
     def _require(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         for path in NEEDED:
@@ -105,3 +145,21 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[s
         if path in found and kind(expected[path]) != kind(found[path]):
             lines[path] = f"! {path}: expected {kind(expected[path])}, got {kind(found[path])}"
     return lines
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each fact that is not the same.
+
+    >>> changes({"batch_size": 8, "mode": "min"}, {"batch_size": 16, "mode": "min"})
+    ['batch_size: was 8, is 16']
+    """
+    lines = []
+    for name in [*before, *(name for name in now if name not in before)]:
+        sides = [_shown(side[name]) if name in side else "not there" for side in (before, now)]
+        if sides[0] != sides[1]:
+            lines.append(f"{name}: was {sides[0]}, is {sides[1]}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return "there" if value == "" else repr(value)

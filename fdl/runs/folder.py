@@ -8,7 +8,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None
 
 from fdl.errors import InputError
+from fdl.paths import user_path
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.crash import CRASH, Latest, write_crash
 from fdl.runs.files import plain, write_json
@@ -61,6 +62,8 @@ class RunFolder:
       config: the experiment's `Config`, any dataclass; None = null.
       seed: of the run, or whatever else beside the config tells what it computes.
       resume: go on in the folder of a run that did not finish, with the same config and seed.
+      longer: also in that of one that did.
+      source: name -> hash of the files that the run is written in, asked for when it starts and for its checkpoints.
 
     Raises:
       InputError: on entering, where the folder has content or cannot be written, another process writes it, or there is
@@ -69,15 +72,24 @@ class RunFolder:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, config: Any = None, seed: Any = 0, resume: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        config: Any = None,
+        seed: Any = 0,
+        resume: bool = False,
+        longer: bool = False,
+        source: Callable[[], dict[str, str]] = dict,
     ) -> None:
-        self.path, self.config, self.seed, self.resume = Path(folder), config, seed, resume
+        self.path, self.config, self.seed, self.resume = user_path(folder), config, seed, resume
+        self.longer, self.source = longer, source
         self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
         self._goes_on = False  # that run has been taken up
 
     def __enter__(self) -> RunFolder:
         config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
+        self._origin["source"] = self.source()
         self._started = now()
         if self.resume:
             self._reopen()
@@ -98,7 +110,7 @@ class RunFolder:
         """Those of the run, or of a part of it; metrics.jsonl is on the disk before a checkpoint is."""
         origin = {name: self._origin[name] for name in ("config_hash", "seed")}
         folder = self.path.joinpath("checkpoints", *names)
-        return Checkpoints(folder, lambda: os.fsync(self._metrics.fileno()), origin=origin)
+        return Checkpoints(folder, lambda: os.fsync(self._metrics.fileno()), origin, self.source())
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics.jsonl after a step: the run goes on from there."""
@@ -146,6 +158,10 @@ class RunFolder:
         *before, session = self._origin["resumed"]
         self.note(resumed=[*before, {**session, "changes": [*session.get("changes", []), *lines]}])
 
+    def changes(self) -> list[str]:
+        """What the sessions of this run did not take as it was."""
+        return [str(line) for session in self._origin.get("resumed", []) for line in session.get("changes", [])]
+
     def share(self, **facts: Any) -> None:
         """Adds facts to the manifest that a run has to share with the one that it resumes.
 
@@ -174,9 +190,10 @@ class RunFolder:
         """Records the end of a run that went well, or that a hook `stopped` for this reason: it can be resumed."""
         if stopped is not None:
             self._origin["stopped"] = stopped
+        changes = {"changes": self.changes()} if self.changes() else {}
         with self._explained():
             self._set_status("finished" if stopped is None else "stopped")
-            write_json(self.path / "result.json", plain(metrics))
+            write_json(self.path / "result.json", {**plain(metrics), **changes})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -217,8 +234,11 @@ class RunFolder:
         self._before = manifest
         self._whole = os.fstat(self._metrics.fileno()).st_size
         try:
-            if (self.path / "result.json").exists() and manifest.get("status") != "stopped":
-                raise InputError(f"{self.path}: the run is finished; its result is in result.json")
+            if (self.path / "result.json").exists() and manifest.get("status") != "stopped" and not self.longer:
+                raise InputError(
+                    f"{self.path}: the run is finished; its result is in result.json. To train it longer: "
+                    "fdl resume RUN --num-steps N, in Python fdl.Resume(num_steps=N)"
+                )
             for name, now_ in (("config_hash", self._origin["config_hash"]), ("seed", self._origin["seed"])):
                 if manifest.get(name) != now_:
                     raise InputError(
@@ -231,6 +251,7 @@ class RunFolder:
         self._started = manifest.get("started", self._started)
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         self._origin |= {name: manifest[name] for name in ("warnings",) if isinstance(manifest.get(name), list)}
+        self._origin |= {name: manifest[name] for name in ("num_steps",) if name in manifest}
         with self._explained():
             self._set_status("running")
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from fdl.errors import InputError
 from fdl.inspect.nonfinite import Report, examine
+from fdl.paths import user_path
 from fdl.records import source
-from fdl.runs.files import write_text
+from fdl.runs.files import replacing, write_text
 from fdl.training.experiment import Experiment
 from fdl.training.rewind import Moment, batch_of
 from fdl.training.snapshot import flat, put
@@ -82,13 +83,8 @@ def save(moment: Moment, path: Path, member: str = "") -> None:
         facts["examples"] = moment.examples.tolist()
     # numpy knows no bfloat16 when it reads
     plain = {name: a if a.dtype.isbuiltin == 1 else a.view(f"u{a.dtype.itemsize}") for name, a in arrays.items()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **{FACTS: np.array(json.dumps(facts)), **plain})  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **{FACTS: np.array(json.dumps(facts)), **plain})  # pyright: ignore[reportArgumentType]
 
 
 def replay(experiment: Experiment, path: str | os.PathLike[str]) -> Report:
@@ -101,7 +97,7 @@ def replay(experiment: Experiment, path: str | os.PathLike[str]) -> Report:
       InputError: no such file, or one that does not fit the experiment.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with user_path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         facts = json.loads(str(arrays.pop(FACTS)))
         arrays = {name: array.view(jnp.dtype(facts["dtypes"][name])) for name, array in arrays.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fdl.errors import InputError
-from fdl.runs.checkpoints import MANIFEST, CheckpointError, Checkpoints, Saved, read
+from fdl.runs.checkpoints import MANIFEST, CheckpointError, Checkpoints, Saved, is_checkpoint, read, step_of
 
 TRAINED, BEST = "run/carry/train", "run/best"
 
@@ -17,7 +18,12 @@ TRAINED, BEST = "run/carry/train", "run/best"
 def stores(folder: Path) -> list[Path]:
     """The folders in which a run keeps checkpoints: one; of a sweep, one for each block of members."""
     top = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    return sorted({path.parent for path in top.rglob("*") if path.name.isdigit() and path.is_dir()})
+    return sorted({path.parent for path in top.rglob("*") if is_checkpoint(path)}, key=_by_number)
+
+
+def _by_number(folder: Path) -> list[tuple[int, str]]:
+    """Sorts program-10 after program-2."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(folder))]
 
 
 def opened(folder: Path, step: int | None = None) -> Saved:
@@ -30,7 +36,7 @@ def opened(folder: Path, step: int | None = None) -> Saved:
       InputError: none, no such step, or the choice of several blocks of a sweep.
       CheckpointError: it is damaged.
     """
-    if folder.name.isdigit() and (folder / MANIFEST).exists():
+    if is_checkpoint(folder) and (folder / MANIFEST).exists():
         return read(folder)
     found = stores(folder)
     if not found:
@@ -44,7 +50,7 @@ def opened(folder: Path, step: int | None = None) -> Saved:
         if newest is None:
             raise CheckpointError("; ".join(skipped))
         return newest
-    steps = {int(path.name): path for path in store.all()}
+    steps = {step_of(path): path for path in store.all()}
     if step not in steps:
         raise InputError(f"{found[0]}: there is no checkpoint of step {step}; there are {sorted(steps)}")
     return read(steps[step])

@@ -20,6 +20,7 @@ from fdl.records import figures, listed, sizes
 from fdl.runs.checkpoints import Checkpoints, Saved
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.training.compiling import Program
+from fdl.training.deciding import deciding
 from fdl.training.executables import Programs, selected_set
 from fdl.training.history import History
 from fdl.training.recipe import Hyper
@@ -47,6 +48,7 @@ class Result:
         seconds_waiting for the data of a stream.
       programs: what was compiled, see `fdl.training.compiling.Program`.
       stopped: why a hook stopped the run, see `fdl.Stop`; None where none did.
+      changes: what of its checkpoints a run did not take as it was, where it was resumed with `fdl.Resume`.
     """
 
     params: Any
@@ -57,6 +59,7 @@ class Result:
     info: dict[str, float] = field(default_factory=dict)
     programs: tuple[Program, ...] = ()
     stopped: str | None = None
+    changes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         rows = [
@@ -181,13 +184,15 @@ class Driver:
         self.going = np.zeros(key.shape, bool)  # no member has stopped
         self.carry, self.best = programs.begin(key, hyper)
         self.checkpoints, self.start, self.saved = checkpoints, 0, time.monotonic()
+        self.decides = {} if checkpoints is None else {**deciding(self.experiment), **checkpoints.source}
         self.started, self.spent, self.newest = time.perf_counter(), 0.0, 0
 
     def restore(self, saved: Saved, resume: Resume = AS_IT_IS) -> list[str]:
         """Puts the run where it was when the checkpoint was written; says what of it was changed or not taken.
 
         Raises:
-          InputError: the checkpoint is of another model, optimizer or number of members.
+          InputError: the checkpoint is of another model, optimizer or number of members, or something else that decides
+        the rest of the run is not as it was.
         """
         before = past(saved, self.total)
         lines = same_optimizer(saved, self.experiment.optimizer, resume)
@@ -195,9 +200,12 @@ class Driver:
         self.carry, self.best, self.ended = state["carry"], state["best"], state["ended"]
         self.sentinel.failed = state["failed"]
         self.history, self.stopped_at, self.spent = before.history, before.stopped_at, before.seconds
+        lines += more
+        if self.decides and "decides" in saved.facts:  # after the arrays: what does not fit is best told by their paths
+            lines += resume.compared(saved.facts["decides"], self.decides, str(saved.path))
         self.start = self.newest = saved.step
         self.unreported = saved.facts.get("unreported", 0)
-        return lines + more
+        return lines
 
     def _state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; the data are a function of the step."""
@@ -216,6 +224,7 @@ class Driver:
         arrays = {f"run/{path}": array for path, array in flat(self._state()).items()}
         recorded, clocks = packed(self.history)
         facts = {"stopped_at": self.stopped_at, "seconds": self._seconds(), "clocks": clocks}
+        facts["decides"] = self.decides
         facts |= {"unreported": self.unreported} if self.unreported == step else {}
         facts |= facts_at(self.experiment, self.history, step)
         arrays |= recorded

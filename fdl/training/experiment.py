@@ -192,6 +192,10 @@ class Experiment:
     def total_steps(self) -> int:
         return self.num_steps if self.num_steps is not None else (self.num_epochs or 0) * self.steps_per_epoch()
 
+    def until(self, num_steps: int) -> Experiment:
+        """The same experiment with another number of steps; its optimizer is as it was built."""
+        return dataclasses.replace(self, num_steps=num_steps, num_epochs=None)
+
     def smoke(self) -> Experiment:
         """The same experiment cut down to seconds: 8 steps, and two batches of each evaluation set."""
         steps = min(8, self.total_steps())

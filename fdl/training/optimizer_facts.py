@@ -33,25 +33,6 @@ def facts_of(optimizer: Any) -> dict[str, Any]:
     return dict(_facts(optimizer, "", set()))
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each fact that is not the same.
-
-    >>> import optax
-    >>> changes(facts_of(optax.sgd(0.1)), facts_of(optax.sgd(0.2)))
-    ['chain/1/scale/step_size: was -0.1, is -0.2']
-    """
-    lines = []
-    for name in [*before, *(name for name in now if name not in before)]:
-        sides = [_shown(side[name]) if name in side else "not there" for side in (before, now)]
-        if sides[0] != sides[1]:
-            lines.append(f"{name}: was {sides[0]}, is {sides[1]}")
-    return lines
-
-
-def _shown(value: Any) -> str:
-    return "there" if value == "" else repr(value)
-
-
 def _facts(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """What `value`, a part of an optimizer, is made of; a function that is met again is not looked into again."""
     if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):

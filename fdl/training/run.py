@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 
 from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, Interrupted, NonFiniteError
+from fdl.paths import user_path
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.fitting import AS_IT_IS, Resume, table
 from fdl.runs.folder import RunFolder
@@ -48,7 +50,8 @@ def run(
       seed: draws initial values, the order of the examples, dropout, everything.
       folder: a new folder for config, manifest, metrics, checkpoints and result; None writes nothing.
       resume: `folder` is that of a run that was interrupted, or killed: goes on from its newest verified checkpoint, to
-        the same bits as if nothing had happened. `fdl.Resume(...)` does that where the experiment has changed.
+        the same bits as if nothing had happened. What decides the rest of the run has to be as it was;
+        `fdl.Resume(...)` takes changes by name, and trains a finished run longer.
       chunk: steps between two looks from the host; None adapts to about a second.
       hooks: called with an `Event` after every chunk; the device waits for them. `raise fdl.Stop("why")` in one ends
         the run cleanly.
@@ -67,6 +70,7 @@ def run(
     build = None
     if callable(experiment):
         build, experiment = experiment, experiment(config)
+    folder = None if folder is None else user_path(folder)
     options: Any = {"seed": seed, "folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks}
     with told_how_to_go_on("fdl.run", folder):
         return execute(experiment, build=build, config=config, display=display, **options)
@@ -85,13 +89,17 @@ def execute(
     watchers: Sequence[Watcher] = (),
     tell: Callable[[str], None] | None = None,
     display: Display = False,
+    source: Callable[[], dict[str, str]] = dict,
 ) -> Result:
     """`run`, with watchers beside the hooks: the device does not wait for them; `tell` gets what a user should know.
 
-    Without it, what is wrong with the run itself is a Python warning.
+    Without it, what is wrong with the run itself is a Python warning. `source` is as for `RunFolder`.
     """
     if not isinstance(experiment, Experiment):
         raise InputError(f"run: expected an fdl.Experiment, got {type(experiment).__name__}")
+    how = AS_IT_IS if isinstance(resume, bool) else resume
+    if how.num_steps is not None:
+        experiment, build = experiment.until(how.num_steps), None if build is None else until(build, how.num_steps)
     check_count("run: chunk", chunk)
     check_hooks(hooks)
     key, say = run_key(seed), tell or (lambda line: None)
@@ -113,18 +121,24 @@ def execute(
                 options: Any = {"checkpoints": checkpoints, "remark": remarks(tell, files)}
                 driver = Driver(programs, key, hyper, chunk, hooks, watchers, interrupted, **options)
                 if resume:
-                    files.forget_after(continued(driver, checkpoints, resume, files.adapted, say))
+                    files.forget_after(continued(driver, checkpoints, resume, files, say))
                 return driver.drive().result()
 
     if folder is None:
         if resume:
             raise InputError("run: resume needs the folder of the run")
         return train(watchers, None)
-    with RunFolder(folder, config=config, seed=seed, resume=bool(resume)) as files:
+    options: Any = {"resume": bool(resume), "longer": how.accepts("num_steps"), "source": source}
+    with RunFolder(folder, config=config, seed=seed, **options) as files:
         files.share(data=fingerprint({"train": experiment.dataset, **experiment.evaluate}))
         result = train((files.append, *watchers), files)
         files.finish({**result.metrics, **result.info}, result.stopped)
-        return result
+        return dataclasses.replace(result, changes=tuple(files.changes()))
+
+
+def until(build: Callable[[Any], Experiment], num_steps: int) -> Callable[[Any], Experiment]:
+    """`build`, of experiments with this number of steps."""
+    return lambda config: build(config).until(num_steps)
 
 
 def remarks(tell: Callable[[str], None] | None, files: RunFolder | None = None) -> Callable[[str], None]:
@@ -186,12 +200,12 @@ def continued(
     driver: Driver,
     checkpoints: Checkpoints,
     resume: bool | Resume,
-    adapted: Callable[[list[str]], None],
+    files: RunFolder,
     tell: Callable[[str], None],
 ) -> int:
     """Puts a run back to its newest verified checkpoint, and returns the step of that; 0 = from the start.
 
-    `adapted` gets what was not taken as it is, `tell` what a user should know.
+    `files` keeps what was not taken as it is, `tell` gets what a user should know.
     """
     saved, skipped = checkpoints.newest()
     for remark in skipped:
@@ -199,9 +213,17 @@ def continued(
     if saved is None:
         tell("there is no checkpoint: starting from the beginning")
         return 0
-    lines = driver.restore(saved, resume if isinstance(resume, Resume) else AS_IT_IS)
+    how = AS_IT_IS if isinstance(resume, bool) else resume
+    lines = driver.restore(saved, how)
+    if "decides" not in saved.facts:
+        tell("the checkpoint does not say what batch size, loss, ... it was made with: a change of them is not noticed")
+    if how.num_steps is not None:
+        files.note(num_steps=how.num_steps)
+        tell(
+            f"training until step {how.num_steps}; schedules go on as they were built, for the steps of the experiment"
+        )
     if lines:
-        adapted(lines)
+        files.adapted(lines)
         tell(table("the checkpoint is not taken as it is:", lines))
     tell(f"going on after step {saved.step}")
     return saved.step

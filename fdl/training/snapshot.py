@@ -12,10 +12,10 @@ import numpy as np
 from fdl.errors import InputError
 from fdl.rules import path_of
 from fdl.runs.checkpoints import Saved
-from fdl.runs.fitting import AS_IT_IS, Resume, differences, table
+from fdl.runs.fitting import AS_IT_IS, Resume, changes, differences, table
 from fdl.training.experiment import Experiment
 from fdl.training.history import History
-from fdl.training.optimizer_facts import changes, facts_of
+from fdl.training.optimizer_facts import facts_of
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:
@@ -119,7 +119,7 @@ def same_optimizer(saved: Saved, optimizer: Any, resume: Resume = AS_IT_IS) -> l
     now = facts_of(optimizer)
     before = saved.facts.get("optimizer", now)
     lines = changes(before, now)
-    if lines and not resume.partial:
+    if lines and not (resume.partial or resume.accepts("optimizer")):
         raise InputError(table(f"{saved.path} is of another optimizer; bring it back, or start a new run:", lines))
     return [f"optimizer: {line}" for line in lines]
 

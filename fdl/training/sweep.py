@@ -16,7 +16,8 @@ import numpy as np
 
 from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, Interrupted
-from fdl.runs.fitting import Resume
+from fdl.paths import user_path
+from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.runs.folder import RunFolder
 from fdl.runs.manifest import config_hash
 from fdl.training.display import Display, check_display, shown
@@ -29,7 +30,7 @@ from fdl.training.recipe import Recipe, Untraceable, settled, traced_fields, wea
 from fdl.training.rehearsal import rehearse
 from fdl.training.reports import check_names
 from fdl.training.rewind import Moment
-from fdl.training.run import continued, interruptible, remarks, run_key, told_how_to_go_on
+from fdl.training.run import continued, interruptible, remarks, run_key, told_how_to_go_on, until
 from fdl.training.sweep_result import Bucket, SweepResult
 
 
@@ -98,6 +99,7 @@ def sweep(
 
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
+    folder = None if folder is None else user_path(folder)
     options = {"folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks, "devices": devices}
     options |= {"max_members": max_members, "halving": halving, "tell": tell, "display": display}
     with told_how_to_go_on("fdl.sweep", folder):
@@ -114,9 +116,12 @@ def execute(
     resume: bool | Resume = False,
     devices: Sequence[Any] | None = None,
     tell: Callable[[str], None] | None = None,
+    source: Callable[[], dict[str, str]] = dict,
     **options: Any,
 ) -> SweepResult:
     """`sweep`, without advice for Python in the message of an `Interrupted`."""
+    how = AS_IT_IS if isinstance(resume, bool) else resume
+    build = build if how.num_steps is None else until(build, how.num_steps)
     settings = expand(config, over)
     check_seeds(seeds)
     members = [Member(replaced(config, setting), setting, int(seed)) for setting in settings for seed in seeds]
@@ -127,7 +132,8 @@ def execute(
             raise InputError("sweep: resume needs the folder of the sweep")
         return _trained(members, chosen)
     told = {"seeds": [int(seed) for seed in seeds], "settings": config_hash(settings)}
-    with RunFolder(folder, config=config, seed=told, resume=bool(resume)) as files:
+    reopened: Any = {"resume": bool(resume), "longer": how.accepts("num_steps"), "source": source}
+    with RunFolder(folder, config=config, seed=told, **reopened) as files:
         files.note(over=over)
         result = _trained(members, dataclasses.replace(chosen, files=files, remark=remarks(tell, files)))
         result.to_csv(files.path / "members.csv")
@@ -278,7 +284,7 @@ class _Group:
             common = options.chunk, options.hooks, watchers, interrupted
             driver = Driver(self.programs, keys, hyper, *common, checkpoints=saved, **more)
             if options.resume and files is not None and saved is not None:
-                continued(driver, saved, options.resume, files.adapted, options.say)
+                continued(driver, saved, options.resume, files, options.say)
                 files.go_on()
             trained = driver.drive()
         self._explain(trained.moment, first)

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import fdl
-from fdl.training.optimizer_facts import changes, facts_of
+from fdl.runs.fitting import changes
+from fdl.training.optimizer_facts import facts_of
 
 
 class Schedule:

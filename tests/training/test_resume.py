@@ -210,7 +210,7 @@ def test_what_does_not_belong_to_the_run_is_refused(tmp_path: Path):
     for path, data in before.items():  # nothing was lost by asking
         assert path.read_bytes() == data
     assert fdl.run(saving, Config(), folder=folder, resume=True).info["steps"] > 20
-    refused("the run is finished")
+    refused("the run is finished.*--num-steps N")
     with pytest.raises(fdl.InputError, match="there is no run to resume"):
         fdl.run(saving, Config(), folder=tmp_path / "none", resume=True)
     with pytest.raises(fdl.InputError, match="needs the folder"):
