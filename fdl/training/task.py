@@ -142,7 +142,8 @@ def supervised(
         `reports`.
       inputs: the batch's entry for x, or ("x", {"lengths": "n"}): with further entries as keywords of the model.
       targets: the batch's entry for the second argument of loss and metrics.
-      weight: the batch's entry for the weight of each loss, at least 0; None = ones. Metrics take it as well.
+      weight: the batch's entry for the weight of each loss, at least 0; None = ones. Metrics take it as well. It does
+        not reach the model: rows of weight 0 count in the statistics of a `BatchNorm`, unless a mask leaves them out.
 
     Raises:
       InputError: a model that is no layer; a loss or metric that is no function, or one that cannot be compiled.
