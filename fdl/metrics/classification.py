@@ -67,9 +67,9 @@ class Confusion(Statistic):
     """How often each class was taken for each: counts [true class, predicted class], which add up over batches.
 
     Precision, recall and F1 are per class, [C]; a class that never occurs (or is never predicted) has 0. Their mean is
-    the macro average over all classes, that of scikit-learn with `labels=range(num_classes)`: unless told the labels, it
-    leaves out a class that neither occurs nor is predicted. `accuracy` is the micro average of all three. Of no example
-    all are NaN. Counts are exact to 2**48, and shown rounded to float32.
+    the macro average over all classes, that of scikit-learn with `labels=range(num_classes)`: unless told the labels,
+    it leaves out a class that neither occurs nor is predicted. `accuracy` is the micro average of all three. Of no
+    example all are NaN. Counts are exact to 2**48, and shown rounded to float32.
 
     As a metric of an experiment it gives "accuracy", "precision/macro", "recall/macro" and "f1/macro".
 
