@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -218,3 +219,36 @@ def test_evaluation_beside_a_stream_is_in_batches():
     data = fdl.data.Arrays(x=np.ones((50, 2), np.float32))
     fdl.run(fdl.Experiment(task, optax.sgd(0.1), stream, evaluate={"val": data}, num_steps=1))
     assert {rows for train, rows in seen if not train} == {4}
+
+
+X = np.ones((700, 2), np.float32)
+KINDS = {
+    "none": lambda: None,
+    "rows": lambda: fdl.data.Arrays(x=X),
+    "one tree": lambda: fdl.data.Full(x=X),
+    "a stream": lambda: fdl.data.Stream(lambda step: {"x": X}),
+    "a loader": lambda: fdl.data.from_indexable(X, 650, names=("x",)),
+    "windows": lambda: fdl.data.Windows(np.zeros(5000, np.int32), 8),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_is_never_evaluated_at_once_unless_that_is_asked_for(kind):
+    """Whatever the training set is; its own batches may be larger than 256."""
+    seen = []
+
+    def objective(params, state, batch, *, key, train):
+        leaves = jax.tree.leaves(batch)
+        count = leaves[0].shape[0] if leaves else 1
+        seen.append((train, count))
+        return fdl.Outcome(jnp.broadcast_to(params.sum(), (count,)))
+
+    def rows(**options):
+        seen.clear()
+        task = fdl.Task(lambda key: (jnp.ones(2), {}), objective)
+        val = fdl.data.Arrays(x=X[:600])
+        fdl.run(fdl.Experiment(task, optax.sgd(0.1), KINDS[kind](), evaluate={"val": val}, num_steps=1, **options))
+        return {count for train, count in seen if not train}
+
+    assert max(rows()) <= 256
+    assert max(rows(eval_batch_size=600)) == 600
