@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import fdl
 from fdl.errors import InputError, did_you_mean
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(sys.stderr, "; ".join(filter(None, ["interrupted", str(error), *_notes(error)])))
         code = getattr(error, "exit_code", 128 + getattr(error, "signal", 2))
         if arguments is None:  # jaxlib 0.10.2 crashes at exit (code 139) where Ctrl-C met a compilation
-            print(end="", flush=True)
+            with suppress(OSError):  # a terminal that is gone
+                print(end="", flush=True)
             os._exit(code)
         return code
     except BaseException as error:
@@ -64,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments:
-        print(HELP, file=sys.stderr)
+        say(sys.stderr, HELP)
         return 2
     command, *rest = arguments
     if command in ("-h", "--help", "--version"):
-        print(f"fdl {fdl.__version__}" if command == "--version" else HELP)
+        say(sys.stdout, f"fdl {fdl.__version__}" if command == "--version" else HELP)
         return 0
     if command not in COMMANDS:
         kind = "option" if command.startswith("-") else "command"

@@ -58,6 +58,11 @@ def _folder() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written")
+    for each in (everything, folder):  # programs in it are run: nobody else may put them there
+        status = each.stat()
+        others = hasattr(os, "getuid") and (status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o002)
+        if others:
+            raise PermissionError(f"{each} can be written by others: chmod o-w {each}, or another FDL_CACHE")
     _prune(everything)
     return folder
 

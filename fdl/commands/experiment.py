@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fdl.commands import cache
 from fdl.errors import InputError
 from fdl.runs import experiment_file, options
+from fdl.runs.progress import say
 
 
 class Opened(NamedTuple):
@@ -34,7 +36,7 @@ def with_experiment(
     file = take_file(arguments)
     if file is None:
         if {"-h", "--help"} & set(arguments):
-            print(help)
+            say(sys.stdout, help)
             return 0
         raise InputError(
             f"fdl {command}: which experiment? fdl {command} FILE, such as: fdl {command} experiments/digits.py"

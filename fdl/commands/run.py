@@ -13,6 +13,7 @@ from fdl.paths import user_path
 from fdl.runs.options import Option
 
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)
 
 HELP = """\
 usage: fdl run FILE [--seed N] [--runs DIR] [--smoke] [--tensorboard] [options of the experiment]
@@ -25,6 +26,7 @@ did is kept in the new folder DIR/<experiment>/<id>.
   --runs DIR     where run folders go (default: runs)
   --smoke        only a few steps, to see that everything works
   --requeue      end with code 75 instead of 143 after SIGTERM: a scheduler starts it again
+  --usr1         SIGUSR1 ends the run as SIGTERM does: saved, to be resumed
   --tensorboard  write TensorBoard events into the run folder as well (needs tensorboardX)
 
 fdl run FILE --help shows the options of the experiment as well."""
@@ -34,6 +36,7 @@ OPTIONS = (
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
     Option("requeue", bool, False, "End with code 75 instead of 143 after SIGTERM: a scheduler starts it again."),
+    Option("usr1", bool, False, "SIGUSR1 ends the run as SIGTERM does: saved, to be resumed."),
     Option("tensorboard", bool, False, "Write TensorBoard events into the run folder as well (needs tensorboardX)."),
 )
 
@@ -52,6 +55,8 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
 
     chosen = opened.chosen
     experiment = opened.experiment.smoke() if chosen.smoke else opened.experiment
+    if chosen.usr1 and hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
     _audit(experiment)
     name = Path(opened.file).stem
     folder = resumed or new_folder(user_path(chosen.runs), name)
@@ -72,7 +77,7 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
                 result = execute(experiment, watchers=(*watchers, watch), **options)
         except BaseException as error:
             say_where(error, folder)
-            if chosen.requeue and getattr(error, "signal", None) == signal.SIGTERM:
+            if chosen.requeue and getattr(error, "signal", None) in (signal.SIGTERM, HANGUP):
                 error.exit_code = REQUEUE  # pyright: ignore[reportAttributeAccessIssue]
             raise
     show_result({**result.metrics, **result.info}, str(folder))

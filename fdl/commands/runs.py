@@ -6,29 +6,35 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from fdl.commands.words import parsed
+from fdl.commands.words import parsed, whole_numbers
 from fdl.errors import InputError, did_you_mean
+from fdl.paths import user_path
 from fdl.runs.files import plain
 from fdl.runs.progress import label, say
 from fdl.runs.recorded import Recorded, find, flat, recorded, resolve
 from fdl.runs.tables import aligned
 
 HELP = """\
-usage: fdl runs list [DIR] [--json]
+usage: fdl runs list [DIR] [--last N] [--status STATUS] [--sort COLUMN] [--json]
        fdl runs compare RUN RUN ... [--runs DIR] [--json]
 
 list: every run in DIR (default: runs), or in one of its experiments: status, start,
-duration, main metrics.
+duration, main metrics; of a sweep those of its best setting. A run whose process is gone
+without a word has "died".
 compare: the fields in which runs differ, of their configs and of their results. A RUN
 is a folder, or the beginning of an id, or of the last part of an id, in DIR.
 
   --runs DIR  where the ids are looked for (default: runs)
+  --last N    only the newest N
+  --status S  only those that are: finished, stopped, failed, interrupted, running, died
+  --sort C    by started, experiment, status, duration, or a metric such as test/accuracy,
+              largest last
   --json      the same for machines"""
 
 SHOWN = 3  # metrics in a row of the list
+STATUSES = ("finished", "stopped", "failed", "interrupted", "running", "died", "unknown")
 WIDTH = 32  # of a value in a comparison
 ORIGIN = ("data", "versions", "python", "platform", "device", "numerics", "git")
 
@@ -38,11 +44,14 @@ def main(arguments: list[str]) -> int:
         raise InputError("fdl runs: list or compare? fdl runs list, or fdl runs compare RUN RUN")
     action, *rest = arguments
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        say(sys.stdout, HELP)
         return 0
     if action not in ACTIONS:
         raise InputError(f"fdl runs: there is no {action!r}{did_you_mean(action, ACTIONS)}")
-    options = {"list": {"--json": False}, "compare": {"--json": False, "--runs": True}}[action]
+    options = {
+        "list": {"--json": False, "--last": True, "--status": True, "--sort": True},
+        "compare": {"--json": False, "--runs": True},
+    }[action]
     names, chosen = parsed(f"fdl runs {action}", rest, options)
     say(sys.stdout, ACTIONS[action](names, chosen))
     return 0
@@ -51,8 +60,8 @@ def main(arguments: list[str]) -> int:
 def _list(names: list[str], chosen: Mapping[str, list[str]]) -> str:
     if len(names) > 1:
         raise InputError(f"fdl runs list: expected at most one folder, got {', '.join(names)}")
-    folder = Path(names[0] if names else "runs")
-    runs = [recorded(path) for path in find(folder)]
+    folder = user_path(names[0] if names else "runs")
+    runs = _sorted(_chosen([recorded(path) for path in find(folder)], chosen), chosen.get("--sort", [""])[-1])
     if "--json" in chosen:
         hidden = ("config", "manifest")
         return _json([{k: v for k, v in run._asdict().items() if k not in hidden} for run in runs])
@@ -65,10 +74,39 @@ def _list(names: list[str], chosen: Mapping[str, list[str]]) -> str:
     return aligned(lines, left=6)
 
 
+def _chosen(runs: list[Recorded], chosen: Mapping[str, list[str]]) -> list[Recorded]:
+    """Those of a status, and of them the newest."""
+    status = chosen.get("--status", [""])[-1]
+    if status and status not in STATUSES:
+        raise InputError(f"fdl runs list: --status: there is no status {status!r}{did_you_mean(status, STATUSES)}")
+    runs = [run for run in runs if status in ("", run.status)]
+    for count in whole_numbers("fdl runs list", "--last", chosen.get("--last", [])[-1:]):
+        runs = runs[-count:]
+    return runs
+
+
+def _sorted(runs: list[Recorded], by: str) -> list[Recorded]:
+    """By a column or a metric, those without it first."""
+    columns: dict[str, Callable[[Recorded], Any]] = {
+        "": lambda run: 0,
+        "started": lambda run: run.started,
+        "experiment": lambda run: run.experiment,
+        "status": lambda run: run.status,
+        "duration": lambda run: run.seconds,
+    }
+    metrics = {name for run in runs for name in run.metrics if isinstance(run.metrics[name], int | float)}
+    if by not in columns and by not in metrics:
+        known = [name for name in (*columns, *sorted(metrics)) if name]
+        raise InputError(f"fdl runs list: --sort: there is no {by!r}{did_you_mean(by, known)}")
+    value = columns.get(by, lambda run: run.metrics.get(by))
+    missing = [run for run in runs if value(run) is None]
+    return missing + sorted((run for run in runs if value(run) is not None), key=value)
+
+
 def _compare(names: list[str], chosen: Mapping[str, list[str]]) -> str:
     if len(names) < 2:
         raise InputError(f"fdl runs compare: expected two runs or more, got {len(names)}")
-    folder = Path(chosen.get("--runs", ["runs"])[-1])
+    folder = user_path(chosen.get("--runs", ["runs"])[-1])
     runs = [recorded(resolve(name, folder)) for name in names]
     parts = {
         "config": _differences(runs, lambda run: {**flat(run.config), "seed": run.manifest.get("seed")}),
@@ -100,8 +138,10 @@ def _differences(runs: Sequence[Recorded], fields_of: Callable[[Recorded], dict[
 def _main_metrics(run: Recorded) -> str:
     """Those of evaluation, or else of training; and what is wrong with the folder."""
     numbers = {name: v for name, v in run.metrics.items() if "/" in name and isinstance(v, int | float)}
+    best = {name: v for name, v in numbers.items() if name.endswith(" (best)")}  # of a sweep
+    numbers = best or numbers
     evaluated = {name: v for name, v in numbers.items() if not name.startswith("train/")}
-    chosen = sorted(evaluated or numbers, key=lambda name: name.endswith("/loss"))[:SHOWN]
+    chosen = sorted(evaluated or numbers, key=lambda name: name.removesuffix(" (best)").endswith("/loss"))[:SHOWN]
     shown = [f"{name} {_number(numbers[name], 4)}" for name in chosen]
     if run.status != "finished" and run.metrics.get("steps") is not None:
         shown.append(f"at step {run.metrics['steps']}")

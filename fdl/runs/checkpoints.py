@@ -60,6 +60,7 @@ class Checkpoints:
     ) -> None:
         self.folder, self.before, self.origin = Path(folder), before, dict(origin or {})
         self.source = {f"source/{name}": digest for name, digest in (source or {}).items()}
+        self._place: tuple[int, int] | None = None  # of the folder, once something was written
         self._thread = ThreadPoolExecutor(1, "fdl checkpoint")
         self._writing: Future[None] | None = None
 
@@ -131,7 +132,10 @@ class Checkpoints:
             self.before()
             if self.folder.is_symlink():
                 raise CheckpointError(f"{self.folder} is a link, which nothing is written through: put a folder there")
+            if self._place is not None and self._place != _identity(self.folder):
+                raise CheckpointError(f"{self.folder} is no longer there: was it deleted, renamed or replaced?")
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._place = _identity(self.folder)
             free, needed = shutil.disk_usage(self.folder).free, sum(piece.nbytes for piece in pieces)
             if free < needed + SPARE:
                 raise CheckpointError(f"{place}: {free} bytes are free; it needs {needed}, and {SPARE} to spare")
@@ -344,6 +348,14 @@ def _remove(folder: Path) -> None:
         folder.unlink()
     elif folder.exists():
         shutil.rmtree(folder)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _sync(folder: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import secrets
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +32,9 @@ from fdl.runs.manifest import describe, now
 from fdl.runs.recorded import flat
 
 REMARKS = 100  # warnings in a manifest
+LOOKS = 20  # at a lock that is held
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+BEGINNING = ("metrics.jsonl", "config.json", ".config.json.tmp", ".manifest.json.tmp")  # before there is a manifest
 
 
 class RunFolderError(OSError):
@@ -85,20 +91,24 @@ class RunFolder:
         self.longer, self.source = longer, source
         self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
+        self._unlocked = ""  # why there is no lock
         self._goes_on = False  # that run has been taken up
 
     def __enter__(self) -> RunFolder:
         config, self._origin = plain(self.config), describe(self.config, self.seed)  # slow, so before the claim
         self._origin["source"] = self.source()
-        self._started = now()
+        self._started, self._entered, self._before_seconds = now(), time.monotonic(), 0.0
         if self.resume:
             self._reopen()
+            self._say_unlocked()
             return self
         try:
             self._claim()
             with self._withdrawn_on_error():
                 write_json(self.path / "config.json", config)
                 self._set_status("running")
+                self._watch()
+                self._say_unlocked()
         except OSError as error:
             raise InputError(
                 f"cannot write the run folder {self.path}: {error.strerror} ({error.filename}); "
@@ -110,7 +120,7 @@ class RunFolder:
         """Those of the run, or of a part of it; metrics.jsonl is on the disk before a checkpoint is."""
         origin = {name: self._origin[name] for name in ("config_hash", "seed")}
         folder = self.path.joinpath("checkpoints", *names)
-        return Checkpoints(folder, lambda: os.fsync(self._metrics.fileno()), origin, self.source())
+        return Checkpoints(folder, self._synced, origin, self.source())
 
     def forget_after(self, step: int) -> None:
         """Drops the lines of metrics.jsonl after a step: the run goes on from there."""
@@ -137,6 +147,7 @@ class RunFolder:
         self.latest(steps, columns)
         data = _lines({"step": steps, **columns}).encode()
         with self._explained():
+            self._in_place()
             try:
                 written = 0
                 while written < len(data):
@@ -216,6 +227,31 @@ class RunFolder:
         finally:
             self._metrics.close()
 
+    def _in_place(self) -> None:
+        """The files of the run are still those that it began with, in the folder of that name.
+
+        Raises:
+          OSError: they were deleted, renamed or replaced.
+        """
+        for name, mine in self._files.items():
+            try:
+                there = (self.path / name).lstat()
+            except OSError as error:
+                raise OSError(error.errno, f"{name} is no longer there: was it deleted or renamed?") from None
+            if mine is not None and (there.st_dev, there.st_ino) != mine:
+                raise OSError(errno.ESTALE, f"{name} was replaced by another file")
+
+    def _watch(self) -> None:
+        """Takes the files as they are now for those of the run; its manifest is replaced by the run itself."""
+        metrics, config = os.fstat(self._metrics.fileno()), (self.path / "config.json")
+        self._files = {"metrics.jsonl": (metrics.st_dev, metrics.st_ino), "manifest.json": None}
+        if config.exists():
+            self._files["config.json"] = (config.lstat().st_dev, config.lstat().st_ino)
+
+    def _synced(self) -> None:
+        self._in_place()
+        os.fsync(self._metrics.fileno())
+
     def _known(self) -> dict[str, Any]:
         return {"step": self.latest.step, "metrics": self.latest.metrics, "config": self.config, **self._origin}
 
@@ -223,7 +259,7 @@ class RunFolder:
         """Takes over the folder of a run that did not finish."""
         try:
             manifest = json.loads((self.path / "manifest.json").read_text())
-            self._metrics = (self.path / "metrics.jsonl").open("r+b", buffering=0)
+            self._metrics = _opened(self.path / "metrics.jsonl")
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: there is no run to resume: {error}") from None
         sessions = manifest.get("resumed", []) if isinstance(manifest, dict) else None
@@ -249,11 +285,14 @@ class RunFolder:
             raise
         again = [*sessions, {"time": now(), "command": self._origin["command"]}]
         self._started = manifest.get("started", self._started)
+        spent = manifest.get("seconds")
+        self._before_seconds = float(spent) if isinstance(spent, int | float) else 0.0
         self._origin = {**self._origin, "command": manifest.get("command", self._origin["command"]), "resumed": again}
         self._origin |= {name: manifest[name] for name in ("warnings",) if isinstance(manifest.get(name), list)}
         self._origin |= {name: manifest[name] for name in ("num_steps",) if name in manifest}
         with self._explained():
             self._set_status("running")
+            self._watch()
 
     def _differs(self, name: str) -> str:
         if name != "config_hash":
@@ -271,20 +310,44 @@ class RunFolder:
         """One writer at a time; the system drops the lock with the process, however it ends."""
         if fcntl is None:
             return
-        try:
-            fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._metrics.close()
-            raise InputError(f"{self.path}: process {holder} is writing this run; wait for it or stop it") from None
+        for attempt in range(LOOKS):
+            try:
+                fcntl.flock(self._metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if error.errno not in HELD:
+                    self._unlocked = (
+                        f"{self.path}: this file system has no locks ({error.strerror}): nothing keeps a "
+                        "second process from writing this run"
+                    )
+                    warnings.warn(self._unlocked, stacklevel=4)
+                    return
+            if attempt < LOOKS - 1:  # `fdl runs list` holds it for a moment, to see whether a run goes on
+                time.sleep(0.01)
+        self._metrics.close()
+        who = "another process" if holder is None else f"process {holder}"
+        raise InputError(f"{self.path}: {who} is writing this run; wait for it or stop it")
+
+    def _say_unlocked(self) -> None:
+        if self._unlocked:
+            self.remark(self._unlocked)
 
     def _claim(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        if any(self.path.iterdir()):
+        self._whole = 0
+        metrics, begun = self.path / "metrics.jsonl", _begun(self.path)
+        if begun is None:
             raise InputError(f"the run folder {self.path} is not empty: a run overwrites nothing; choose a new folder")
         # Exclusive, so that of two runs that want the same folder one fails here.
-        self._metrics = (self.path / "metrics.jsonl").open("x+b", buffering=0)
+        self._metrics = _opened(metrics) if metrics in begun else metrics.open("x+b", buffering=0)
         self._lock()
-        self._whole = 0
+        mine = os.fstat(self._metrics.fileno())
+        if _begun(self.path) is None or not os.path.samestat(mine, metrics.stat()):
+            self._metrics.close()
+            raise InputError(f"the run folder {self.path} was taken by another process just now; choose a new folder")
+        for path in begun:  # what a run left that was killed before it had a manifest
+            if path != metrics:
+                path.unlink()
 
     @contextmanager
     def _withdrawn_on_error(self) -> Iterator[None]:
@@ -316,7 +379,23 @@ class RunFolder:
         os.fsync(self._metrics.fileno())
         finished = None if status == "running" else now()
         happened = {"status": status, "error": _one_line(error), "started": self._started, "finished": finished}
+        happened["seconds"] = round(self._before_seconds + time.monotonic() - self._entered, 3)
         write_json(self.path / "manifest.json", {**happened, **self._origin})
+
+
+def _begun(folder: Path) -> list[Path] | None:
+    """What a folder holds, where that is nothing, or the first files of a run that was killed while it began."""
+    found = list(folder.iterdir())
+    unused = all(path.name in BEGINNING and path.is_file() and not path.is_symlink() for path in found)
+    metrics = folder / "metrics.jsonl"
+    return found if unused and (not found or (metrics in found and metrics.stat().st_size == 0)) else None
+
+
+def _opened(path: Path) -> Any:
+    """An existing file, to read and to write; a link in its place is not followed."""
+    return open(
+        os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "r+b", buffering=0
+    )
 
 
 def _step(line: bytes) -> float:

@@ -10,6 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
 from fdl.errors import InputError, did_you_mean
 
 FILES = ("config.json", "manifest.json", "metrics.jsonl", "result.json")
@@ -21,8 +26,8 @@ class Recorded(NamedTuple):
     """One run folder.
 
     Args:
-      status: "finished", "stopped" (by a hook), "failed", "interrupted", "running"; "unknown" where the manifest does
-        not say.
+      status: "finished", "stopped" (by a hook), "failed", "interrupted", "running"; "died" where the manifest says that
+        and no process writes it; "unknown" where the manifest does not say.
       started: ISO 8601, UTC; None where it is not known.
       seconds: from start to end; None where one of them is not known.
       metrics: of result.json; of a run without it, the last values of metrics.jsonl.
@@ -54,13 +59,41 @@ def recorded(path: Path) -> Recorded:
         metrics = {}
     metrics = metrics or _last(path / "metrics.jsonl", problems)
     times = [_time(manifest, name, problems) for name in ("started", "finished")]
-    seconds = (times[1] - times[0]).total_seconds() if times[0] and times[1] else None
+    seconds = _seconds(manifest, metrics, times)
     started = None if times[0] is None else str(manifest["started"])
     status = status if isinstance(status, str) else "unknown"
+    if status == "running" and _is_free(path / "metrics.jsonl"):
+        status = "died"
     at = Path(os.path.abspath(path))
     return Recorded(
         str(path), at.parent.name, at.name, status, started, seconds, metrics, config, manifest, tuple(problems)
     )
+
+
+def _seconds(manifest: Mapping[str, Any], metrics: Mapping[str, Any], times: list[datetime | None]) -> float | None:
+    """How long a run took by a clock that nobody sets; one of an older fdl, by the time of day where that can be."""
+    if times[1] is None:
+        return None
+    known = manifest.get("seconds")
+    if isinstance(known, int | float) and not isinstance(known, bool) and known >= 0:
+        return float(known)
+    seconds = (times[1] - times[0]).total_seconds() if times[0] else None
+    if seconds is None or seconds >= 0:
+        return seconds
+    parts = [metrics.get(name) for name in ("seconds_compile", "seconds_train")]
+    return sum(part for part in parts if isinstance(part, int | float)) or None
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no process holds the lock of a run: the one that wrote it is gone, and could not say so."""
+    if fcntl is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # held, or there are no locks
+        return False
+    return True
 
 
 def find(folder: Path) -> list[Path]:

@@ -245,7 +245,7 @@ def run_key(seed: int) -> jax.Array:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Holds back the first Ctrl-C or SIGTERM until the loop asks for it; a second one ends the process at once.
+    """Holds back the first Ctrl-C, SIGTERM or SIGHUP until the loop asks for it; a second one ends the process at once.
 
     Compiling is under it as well: an exception in the middle of that can crash jaxlib at exit. Where a signal is
     ignored (Ctrl-C of a job in the background), or this is no main thread, nothing is changed. What is asked for is the
@@ -255,7 +255,7 @@ def interruptible() -> Iterator[Callable[[], int]]:
     main = threading.current_thread() is threading.main_thread()
     before = {
         number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
         if main and signal.getsignal(number) is not signal.SIG_IGN
     }
 

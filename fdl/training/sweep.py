@@ -140,7 +140,11 @@ def execute(
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
                 result.draw(files.path / "sweep.png")
-        figures = {**result.means(), "members": len(result), "programs": result.compiles, **result.info}
+        first = build(members[0].config)
+        losses = [name for name in result.metrics if name.endswith("/loss") and not name.startswith("train/")]
+        by = first.select or next(iter(losses), "train/loss")
+        best = result.best_setting(by, first.mode if first.select else "min")
+        figures = {**result.means(), **best, "members": len(result), "programs": result.compiles, **result.info}
         files.finish(figures, result.stopped)
         return result
 

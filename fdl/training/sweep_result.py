@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fdl.errors import InputError, did_you_mean
+from fdl.paths import user_path
 from fdl.records import listed
 from fdl.runs.progress import label
 from fdl.training.driver import Result, Trained
@@ -162,6 +163,16 @@ class SweepResult:
         known = {name: values[np.isfinite(values)] for name, values in self.metrics.items()}
         return {f"{name} (mean)": float(values.mean()) for name, values in known.items() if len(values)}
 
+    def best_setting(self, metric: str, mode: str = "min") -> dict[str, float]:
+        """For each metric its mean over the seeds of the setting that is best by one: "test/accuracy (best)"."""
+        rows = [row for row in self.by_setting() if np.isfinite(row["metrics"].get(metric, {"mean": np.nan})["mean"])]
+        if not rows:
+            return {}
+        sign = 1 if mode == "min" else -1
+        best = min(rows, key=lambda row: sign * row["metrics"][metric]["mean"])
+        figures = {f"{name} (best)": float(spread["mean"]) for name, spread in best["metrics"].items()}
+        return {name: value for name, value in figures.items() if np.isfinite(value)}
+
     def by_setting(self) -> list[dict[str, Any]]:
         """A dict for each setting: the setting, its seeds, how many failed, and each metric's values over the seeds.
 
@@ -189,7 +200,7 @@ class SweepResult:
     def to_csv(self, path: str | Path) -> None:
         """Writes `rows` as a table with a header; a text that a spreadsheet would compute gets a "'" in front."""
         rows = [{_cell(name): _cell(value) for name, value in row.items()} for row in self.rows()]
-        with Path(path).open("w", newline="") as file:
+        with user_path(path).open("w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)

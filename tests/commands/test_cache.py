@@ -122,3 +122,13 @@ def test_what_was_unused_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(cache, "SIZE", 200)
     cache.enable()
     assert sorted(path.name for path in (folder / "a").iterdir()) == ["new-cache", "notes.txt", "used-cache"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs modes of folders")
+def test_a_cache_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Programs in it are run."""
+    monkeypatch.setenv("FDL_CACHE", str(tmp_path))
+    folder = cache._folder()
+    folder.parent.chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by others"):
+        cache._folder()

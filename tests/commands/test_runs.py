@@ -171,3 +171,32 @@ def test_bad_usage(runs: Path, capsys: pytest.CaptureFixture[str], arguments: li
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["list", "-h"], ["compare", "--help"]):
         assert "fdl runs compare RUN RUN" in shows(capsys, *arguments)
+
+
+def _folder(runs: Path, number: int, **manifest: Any) -> None:
+    place = runs / "toy" / f"20260102-03040{number}-678-0a1b2c3d"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    (place / "metrics.jsonl").write_text("")
+    (place / "result.json").write_text(json.dumps({"val/loss": 1.0 / number, "val/loss (best)": 0.5 / number}))
+    told = {"status": "finished", "started": "2026-01-02T03:04:05+00:00", "finished": None, **manifest}
+    (place / "manifest.json").write_text(json.dumps(told))
+
+
+def test_the_list_is_cut_chosen_and_sorted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, status in enumerate(["finished", "failed", "running", "finished"], 1):
+        _folder(tmp_path, number, status=status)
+
+    def listed(*options: str) -> str:
+        assert main(["runs", "list", str(tmp_path), *options]) == 0
+        return capsys.readouterr().out
+
+    assert "died" in listed("--last", "2")
+    assert listed("--last", "1").count("20260102-") == 1
+    assert listed("--status", "failed").count("20260102-") == 1
+    order = [line.split()[1][14] for line in listed("--sort", "val/loss").splitlines()[2:]]
+    assert order == ["4", "3", "2", "1"]
+    assert "val/loss (best) 0.125" in listed("--last", "1")  # of a sweep the best, not the mean of all settings
+    assert main(["runs", "list", str(tmp_path), "--status", "finnished"]) == 2
+    assert main(["runs", "list", str(tmp_path), "--sort", "val/los"]) == 2
+    assert "did you mean" in capsys.readouterr().err

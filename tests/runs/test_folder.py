@@ -142,7 +142,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
 
 def test_of_two_runs_that_race_for_a_folder_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RunFolder(tmp_path / "x") as first:
-        monkeypatch.setattr(folder_module, "any", lambda _: False, raising=False)  # both saw it empty
+        monkeypatch.setattr(folder_module, "_begun", lambda _: [])  # both saw it empty
         with pytest.raises(InputError, match="File exists"), RunFolder(tmp_path / "x"):
             pass
         first.finish({"a": 1.0})
