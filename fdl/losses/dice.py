@@ -89,7 +89,9 @@ def softmax_dice_loss(
     probabilities = jnp.where(counts, jax.nn.softmax(logits), 0.0)
     pixels = tuple(range(1, logits.ndim - 1))
     loss = (_dice(probabilities, hits.astype(logits.dtype), pixels, smooth) * weights[None]).sum(-1)
-    return settle(loss, ~chosen.outside.any(pixels))
+    # Said aloud: XLA on CPUs may lose a NaN that a compiled program makes itself right before an exponential.
+    nan = jnp.isnan(logits).any((*pixels, -1))
+    return settle(loss, ~chosen.outside.any(pixels) & ~nan)
 
 
 def _dice(probabilities: jax.Array, labels: jax.Array, pixels: tuple[int, ...], smooth: jax.Array) -> jax.Array:
