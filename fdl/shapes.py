@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -90,3 +92,11 @@ def check_range(where: str, what: str, values: Any, low: float, high: float) -> 
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
         raise InputError(f"{where}: {what} {values[index]}{at} is outside {low}..{high}")
+
+
+def certainly(compare: Callable[[], bool]) -> bool:
+    """Whether a comparison of sizes holds; False where `jax.export` leaves a size free, so that it may or may not."""
+    try:
+        return bool(compare())
+    except jax.errors.InconclusiveDimensionOperation:
+        return False

@@ -16,7 +16,7 @@ from fdl.nn.lengths import real_steps_of_sequence, without_padding
 from fdl.nn.norm import scale_and_bias
 from fdl.ops import norm
 from fdl.records import short
-from fdl.shapes import expect
+from fdl.shapes import certainly, expect
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class BatchNorm(Layer):
             )
         if not train:
             return norm.normalize(x, state["mean"], state["var"], params["scale"], params["bias"], self.eps), state
-        if x.size // self.features < 2:
+        if certainly(lambda: x.size // self.features < 2):
             raise InputError(
                 f"{short(self)}: training needs at least two values a channel, got x of shape {list(x.shape)}"
             )

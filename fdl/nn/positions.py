@@ -15,7 +15,7 @@ from fdl.nn.embedding import look_up
 from fdl.ops.rotary import Layout, check_rotary, rotary, sinusoidal
 from fdl.ops.shared import shared
 from fdl.records import record_source, short
-from fdl.shapes import expect
+from fdl.shapes import certainly, expect
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class LearnedPositions(Layer):
     ) -> jax.Array:
         del key, train
         expect(self, x, "[B, T, features]")
-        if positions is None and x.shape[1] > self.length:
+        if positions is None and certainly(lambda: x.shape[1] > self.length):
             raise InputError(f"{short(self)}: x has {x.shape[1]} positions, the table {self.length}; make it longer")
         return x + shared(look_up(short(self), "position", params["embedding"], _positions(self, x, positions)), x)
 

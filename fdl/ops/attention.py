@@ -17,6 +17,7 @@ from fdl.errors import InputError, did_you_mean
 from fdl.ops.dropout import dropout
 from fdl.ops.norm import widen
 from fdl.ops.recurrent import length_mask
+from fdl.shapes import certainly
 
 Implementation = Literal["einsum", "chunked", "fused"]
 Visible = Callable[[jax.Array, jax.Array], jax.Array | None]
@@ -276,7 +277,7 @@ def _automatic(q: Any, k: Any, v: Any, plain: bool) -> str:
     (_, T, _, K), S = q.shape, k.shape[1]
     if _on_gpu() and q.dtype.itemsize == 2 and plain and T > 1 and K == v.shape[3] <= 128 and K % 8 == 0:
         return "fused"
-    return "chunked" if jax.default_backend() == "cpu" and min(T, S) >= LONG else "einsum"
+    return "chunked" if jax.default_backend() == "cpu" and certainly(lambda: min(T, S) >= LONG) else "einsum"
 
 
 def _choose(implementation: str | None, automatic: str, drops: bool) -> str:

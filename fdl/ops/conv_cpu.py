@@ -37,7 +37,7 @@ def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -
     wide = widen(kernel) if jnp.issubdtype(kernel.dtype, jnp.floating) else kernel
     height, *width = window.positions(x.shape[1:-1])
     taps, channels = math.prod(window.size), x.shape[-1]
-    if not len(x):
+    if x.shape[0] == 0:
         return jnp.zeros((0, height, *width, kernel.shape[-1]), x.dtype)
     row_bytes = math.prod(width) * taps * channels * x.dtype.itemsize
 
@@ -48,7 +48,8 @@ def conv_patches(x: jax.Array, kernel: jax.Array, window: Window, groups: int) -
         return _convolve(images, wide.astype(kernel.dtype), window, groups)
 
     # The patches are x itself; or, of gray images, no larger than y, and blocks would cost 8 % of that CNN's step.
-    if taps == 1 or (channels == 1 and taps <= kernel.shape[-1]):
+    # Blocks of a batch whose size is free (`jax.export`) cannot be counted.
+    if not isinstance(x.shape[0], int) or taps == 1 or (channels == 1 and taps <= kernel.shape[-1]):
         return convolve(x)
     least = max(-(-_halo(window) // window.stride[0]), 1)
     rows = max(BLOCK_BYTES // row_bytes, least)
