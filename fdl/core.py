@@ -198,11 +198,25 @@ def fold(key: jax.Array | None, *names: str | int | jax.Array) -> Any:
     return key
 
 
+def check_key(name: str, key: Any) -> None:
+    """Raises InputError where something is no key of `jax.random`."""
+    if not hasattr(key, "dtype"):
+        seed = key if isinstance(key, int) else 0
+        raise InputError(f"{name}: key: expected a key such as jax.random.key({seed}), got {short(key)}")
+
+
 def init(layer: Layer, key: jax.Array, dtype: Any = jnp.float32) -> tuple[Tree, Tree]:
     """Initial `(params, state)`; a leaf's value depends on the key and its own path alone.
 
     `params` has an entry for every sub-layer, `{}` where that has no parameters; `state` holds only what has state.
+
+    Raises:
+      InputError: no layer, no key.
     """
+    if not isinstance(layer, Layer):
+        hint = f"; make one, {layer.__name__}(...)" if isinstance(layer, type) else ""
+        raise InputError(f"init: expected a layer and a key, got {short(layer)} as layer{hint}")
+    check_key("init", key)
     specs = layer.specs()
     return _init(specs, key, "param", dtype), _init(specs, key, "state", jnp.float32)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from fdl.errors import InputError
 
 
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """The path, with a leading `~` (or `~name`) as the home folder.
+def user_path(path: str | os.PathLike[str], name: str = "") -> Path:
+    """The path, with a leading `~` (or `~name`) as the home folder; `name` says in an error where it was given.
 
     Raises:
       InputError: no path at all, one with a zero byte, or a `~name` whose home folder is not known.
@@ -18,7 +18,8 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     True
     """
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise InputError(f"expected a path as text or a pathlib.Path, got {type(path).__name__}")
+        where = f"{name}: " if name else ""
+        raise InputError(f"{where}expected a path as text or a pathlib.Path, got {type(path).__name__}")
     if "\0" in os.fspath(path):
         raise InputError(f"expected a path, got one with a zero byte: {os.fspath(path)[:80]!r}")
     try:

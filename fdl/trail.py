@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 import jax
 
 from fdl.errors import InputError
+from fdl.records import short
 
 LINES = 10  # of the table
 _inside: ContextVar[bool] = ContextVar("inside a layer", default=False)
@@ -33,6 +34,7 @@ def on_error(method: Callable[..., Any]) -> Callable[..., Any]:
         except (MemoryError, jax.errors.JaxRuntimeError):  # once more would be no better
             raise
         except Exception as error:
+            _refuse_params(error, layer, arguments)
             known = isinstance(error, InputError)
             ready = None if known else _ready(layer, method.__name__, arguments, keywords)
             if ready is None:
@@ -55,6 +57,22 @@ def _ready(layer: Any, name: str, arguments: Any, keywords: Any) -> tuple[Any, A
     ready = tuple(jax_tree(value, where) for value in inputs[0]), jax_tree(inputs[1], where)
     same = all(map(lambda a, b: a is b, jax.tree.leaves(inputs), jax.tree.leaves(ready)))
     return None if same else ((*arguments[:own], *ready[0]), keywords | ready[1])
+
+
+def _refuse_params(error: Exception, layer: Any, arguments: Any) -> None:
+    """An error that comes of something else in the place of the parameters is one in words.
+
+    Raises:
+      InputError: what stands in their place.
+    """
+    if not arguments or not isinstance(error, KeyError | TypeError | AttributeError | IndexError):
+        return
+    if not isinstance(arguments[0], Mapping):
+        what = "the pair (params, state) of fdl.init" if isinstance(arguments[0], tuple) else short(arguments[0])
+        raise InputError(
+            f"{short(layer)}: params: expected a dict, as in params, state = fdl.init(layer, key); layer(params, x), "
+            f"got {what}"
+        ) from error
 
 
 def _explain(error: Exception, layer: Any, name: str, arguments: Any, keywords: Any) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from fdl.data.conversion import host_tree, spelled_leaves, tree_path
 from fdl.data.permutation import permutation
 from fdl.errors import InputError
-from fdl.records import listed
+from fdl.records import listed, short
 
 Batch = Any
 
@@ -146,7 +146,8 @@ class Arrays(Examples):
       InputError: no arrays, no examples, unequal leading axes, values that are no numbers, traced values.
     """
 
-    def __init__(self, **named: Any) -> None:
+    def __init__(self, *unnamed: Any, **named: Any) -> None:
+        _refuse_unnamed(unnamed, "Arrays(x=images, y=labels)")
         if not named:
             raise InputError("Arrays: expected at least one named array, e.g. Arrays(x=images, y=labels)")
         tree = {name: host_tree(value, name) for name, value in named.items()}
@@ -235,7 +236,8 @@ class Full(Dataset):
       InputError: values that are no numbers, traced values.
     """
 
-    def __init__(self, **named: Any) -> None:
+    def __init__(self, *unnamed: Any, **named: Any) -> None:
+        _refuse_unnamed(unnamed, "Full(x=nodes, edges=edges)")
         self.arrays = {name: host_tree(value, name) for name, value in named.items()}
 
     def steps_per_epoch(self, batch_size: int | None) -> int:
@@ -263,6 +265,12 @@ class Full(Dataset):
 
     def head(self, count: int) -> Full:
         return self
+
+
+def _refuse_unnamed(unnamed: tuple[Any, ...], example: str) -> None:
+    """Arrays without a name would have none in the batch."""
+    if unnamed:
+        raise InputError(f"{example.split('(')[0]}: every array has a name, such as {example}; got {short(unnamed[0])}")
 
 
 def _paths(tree: Any) -> list[tuple[str, Any]]:

@@ -16,7 +16,8 @@ import numpy as np
 from fdl.data.conversion import host_tree, spelled_leaves, tree_path
 from fdl.data.dataset import Batch, Dataset
 from fdl.errors import InputError
-from fdl.records import listed, short, source
+from fdl.records import listed, source
+from fdl.signatures import check_signature
 
 CHUNK_BYTES = 2**25  # of batches that travel to the device together
 AHEAD = 2  # chunks read before they are needed
@@ -41,8 +42,7 @@ class Stream(Dataset):
     streamed = True
 
     def __init__(self, batch_at: Callable[[int], Batch]) -> None:
-        if not callable(batch_at):
-            raise InputError(f"Stream: expected a function batch_at(step) -> dict of arrays, got {short(batch_at)}")
+        check_signature("Stream: batch_at", batch_at, "(step) -> dict of arrays")
         self.batch_at = batch_at
         self._first: Batch = None
 

@@ -33,8 +33,13 @@ class Named(Layer):
         for name, part in items:
             if name in named and (name.isdigit() or "/" in name):
                 raise InputError(f"{type(self).__name__}: {name!r} cannot be a name: digits are positions, / a path")
+            kind = type(self).__name__
+            if isinstance(part, type) and issubclass(part, Layer):
+                made = part.__name__
+                raise InputError(f"{kind}: {name!r} must be a layer, got the class {made}: make one, {made}(...)")
             if not callable(part):
-                raise InputError(f"{type(self).__name__}: {name!r} must be a layer or a function, got {short(part)}")
+                hint = f"; give them one by one: {kind}(*layers)" if isinstance(part, list | tuple) else ""
+                raise InputError(f"{kind}: {name!r} must be a layer or a function, got {short(part)}{hint}")
         object.__setattr__(self, "items", items)
 
     @classmethod
@@ -211,6 +216,12 @@ def accepted(part: Any) -> set[str]:
     if any(p.kind is p.VAR_KEYWORD for p in after):
         names |= {name for child in part.parts().values() for name in accepted(child)}
     return names
+
+
+def takes_any(part: Layer) -> bool:
+    """Whether a layer that is no container of others takes keywords that its signature does not name."""
+    method = part.__call__ if type(part).apply is Layer.apply else part.apply
+    return not part.parts() and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values())
 
 
 def require_known(container: Layer, keywords: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ class RunFolder:
         longer: bool = False,
         source: Callable[[], dict[str, str]] = dict,
     ) -> None:
-        self.path, self.config, self.seed, self.resume = user_path(folder), config, seed, resume
+        self.path, self.config, self.seed, self.resume = user_path(folder, "folder"), config, seed, resume
         self.longer, self.source = longer, source
         self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed

@@ -10,6 +10,7 @@ import optax
 from jax.core import Tracer
 
 from fdl.errors import InputError
+from fdl.training.hyperparameters import check_transformation
 from fdl.training.transformations import paired
 
 
@@ -43,6 +44,7 @@ def with_ema(optimizer: optax.GradientTransformation, decay: float = 0.999) -> o
     """
     if not isinstance(decay, Tracer) and not 0 <= decay < 1:
         raise InputError(f"with_ema: decay: expected 0 <= decay < 1, got {decay!r}")
+    check_transformation("with_ema: optimizer", optimizer)
     inner = paired(optimizer)
 
     def init(params: Any) -> EmaState:

@@ -14,6 +14,8 @@ from fdl.errors import InputError
 from fdl.records import is_default, listed, short
 from fdl.rules import Rules
 from fdl.runs.retention import NEWEST, Keep
+from fdl.signatures import check_signature
+from fdl.training.hyperparameters import check_transformation
 from fdl.training.reports import check_names
 from fdl.training.selection import MODES
 from fdl.training.step import Monitor, Update
@@ -105,8 +107,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         _expect(isinstance(self.task, Task), "task", "an fdl.Task, such as fdl.supervised(model, loss)", self.task)
-        optimizer_fits = callable(getattr(self.optimizer, "init", None)) and hasattr(self.optimizer, "update")
-        _expect(optimizer_fits, "optimizer", "an Optax transformation, such as optax.adam(1e-3)", self.optimizer)
+        check_transformation("Experiment: optimizer", self.optimizer)
         self._check_sets()
         for name in (
             "batch_size",
@@ -126,12 +127,21 @@ class Experiment:
             raise InputError(f"Experiment: give exactly one of num_steps and num_epochs, got {got}")
         self._check_selection()
         self._check_keep()
+        rules = isinstance(self.trainable, list | tuple) and all(
+            isinstance(each, list | tuple) and len(each) == 2 for each in self.trainable
+        )
+        _expect(rules, "trainable", '[(regex, bool), ...] such as [("^head/", True), (".", False)]', self.trainable)
+        if self.eval_params is not None:
+            check_signature("Experiment: eval_params", self.eval_params, "(params, opt_state) -> params")
         self.update()
         self.steps_per_epoch()
         total = self.total_steps()
         _expect(total <= MOST_STEPS, "num_steps", f"at most {MOST_STEPS}, for steps are counted in 32 bits", total)
 
     def _check_sets(self) -> None:
+        for name, given in (("evaluate", self.evaluate), ("reports", self.reports)):
+            values = "dataset" if name == "evaluate" else "function of the outputs"
+            _expect(isinstance(given, Mapping), name, f"a dict, {{name: {values}}}", given)
         sets = {} if self.train is None else {"train": self.train}
         for name, dataset in (sets | dict(self.evaluate)).items():
             _expect(
@@ -145,12 +155,13 @@ class Experiment:
             _expect(self.num_steps is not None, "num_steps", "a number of steps, as a Stream has no epochs", None)
         for name, report in self.reports.items():
             _expect(isinstance(name, str) and bool(name), "reports", "names of text", name)
-            _expect(callable(report), f"reports {name!r}", "a function of the outputs", report)
+            check_signature(f"Experiment: reports {name!r}", report, "(outputs) -> number or {name: number}")
         check_names(self.reports, ("loss",))
 
     def _check_selection(self) -> None:
         _expect(self.mode in MODES, "mode", f"one of {MODES}", self.mode)
-        _expect(self.min_delta >= 0, "min_delta", "a number >= 0", self.min_delta)
+        fits = isinstance(self.min_delta, int | float) and self.min_delta >= 0
+        _expect(fits, "min_delta", "a number >= 0", self.min_delta)
         _expect(self.patience is None or self.select is not None, "patience", 'select="val/loss" or so with it', None)
         if self.select is not None:
             known = isinstance(self.select, str) and self.select.split("/")[0] in self.evaluate

@@ -10,7 +10,11 @@ from typing import Any
 import jax
 
 from fdl import losses, metrics
+from fdl.core import Layer
 from fdl.errors import InputError
+from fdl.nn.containers import Serial
+from fdl.records import short
+from fdl.signatures import check_signature
 
 NAMES = {
     "squared_error": "mse l2 mean_squared_error",
@@ -48,6 +52,61 @@ REPORTS = (
 )
 
 
+SOFTMAX, SIGMOID = (jax.nn.softmax,), (jax.nn.sigmoid, jax.nn.hard_sigmoid)
+FROM_LOGITS = {
+    losses.softmax_cross_entropy: SOFTMAX,
+    losses.softmax_cross_entropy_with_probabilities: SOFTMAX,
+    losses.softmax_focal_loss: SOFTMAX,
+    losses.softmax_dice_loss: SOFTMAX,
+    losses.sigmoid_binary_cross_entropy: SIGMOID,
+    losses.sigmoid_focal_loss: SIGMOID,
+    losses.sigmoid_dice_loss: SIGMOID,
+}
+"""Losses of logits, and the functions that they have in them, which must not stand in front of them as well."""
+
+
+def check_model(model: Any, loss: Any) -> None:
+    """Raises unless a model is a layer.
+
+    Raises:
+      InputError: what to pass instead.
+    """
+    if isinstance(model, Layer):
+        return
+    home = type(model).__module__.split(".")[0]
+    if isinstance(loss, Layer):
+        hint = "model and loss stand in each other's place: supervised(model, loss)"
+    elif isinstance(model, type) and issubclass(model, Layer):
+        hint = f"that is the class: make one, {model.__name__}(...)"
+    elif isinstance(model, list | tuple):
+        hint = "a list of layers is one model as fdl.nn.Serial(*layers)"
+    elif home == "torch":
+        hint = "fdl.pretrained.load takes the weights of PyTorch over into a model of fdl"
+    else:
+        hint = "modules of Flax and Equinox come through fdl.interop, other models make their own Task"
+    raise InputError(f"supervised: expected a fdl Layer as model, got {short(model)}; {hint}")
+
+
+def check_logits(model: Any, loss: Any) -> None:
+    """Raises where a model ends with the softmax or sigmoid that its loss has in it: it would be applied twice.
+
+    Raises:
+      InputError: the function to leave out.
+    """
+    last, path = model, []
+    while isinstance(last, Serial) and last.items:
+        name, last = last.items[-1]
+        path.append(name)
+    last, loss = _unwrapped(last), _unwrapped(loss)
+    inside = next((functions for each, functions in FROM_LOGITS.items() if each is loss), ())
+    if path and any(last is each for each in inside):
+        raise InputError(
+            f"supervised: {_name(loss)} takes logits and has {_name(last)} in it, but the model ends with it as well "
+            f"(layer {'/'.join(path)}); leave that out, and apply {_name(last)} to predictions where you need "
+            "probabilities"
+        )
+
+
 def check_loss(loss: Any) -> None:
     """Raises unless a loss can be called with predictions and targets.
 
@@ -65,6 +124,7 @@ def check_loss(loss: Any) -> None:
         )
     if _of_numpy(loss):
         raise InputError(f"supervised: {_name(loss)} of scikit-learn has no gradient; see fdl.losses.__all__")
+    check_signature("supervised: loss", loss, "(predictions, targets) -> a value per example")
 
 
 def check_metrics(given: Any) -> None:
@@ -93,6 +153,7 @@ def check_metrics(given: Any) -> None:
             raise InputError(f"metric {name!r}: expected a function of (predictions, targets), got {_name(metric)}")
         if _of_numpy(metric):
             raise InputError(f"metric {name!r}: {_name(metric)} is a function of scikit-learn, {REPORTS}")
+        check_signature(f"metric {name!r}", metric, "(predictions, targets) -> a value per example")
 
 
 def measured(name: str, metric: Any, predictions: Any, targets: Any) -> Any:
@@ -135,12 +196,16 @@ def _spelled(metric: Any) -> str:
 
 def _of_numpy(function: Any) -> bool:
     """Whether a function is one of scikit-learn's, which takes NumPy arrays only."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _unwrapped(function)
     return str(getattr(function, "__module__", "")).split(".")[0] == "sklearn"
 
 
-def _name(function: Any) -> str:
+def _unwrapped(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
+    return function
+
+
+def _name(function: Any) -> str:
+    function = _unwrapped(function)
     return getattr(function, "__name__", type(function).__name__)

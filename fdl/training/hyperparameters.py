@@ -7,6 +7,7 @@ transformation of one's own, most of `optax.contrib`, traced numbers) passes: th
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import optax
 from jax.core import Tracer
 
 from fdl.errors import InputError
+from fdl.records import short
 from fdl.training.scheduled import closure
 
 Signs = frozenset[float]
@@ -41,6 +43,16 @@ RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
+def check_transformation(name: str, optimizer: Any) -> None:
+    """Raises InputError where something is no Optax transformation, such as the function that makes one."""
+    if isinstance(optimizer, type) or not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        made = inspect.isfunction(optimizer) and hasattr(optax, optimizer.__name__)
+        hint = f"; call it: optax.{optimizer.__name__}(1e-3)" if made else ""
+        raise InputError(
+            f"{name}: expected an Optax transformation, such as optax.adam(1e-3), got {short(optimizer)}{hint}"
+        )
+
+
 def check_optimizer(optimizer: Any, descends: bool = True) -> None:
     """Raises where a number of an Optax transformation is out of range, or where its updates go uphill.
 
@@ -56,6 +68,7 @@ def check_optimizer(optimizer: Any, descends: bool = True) -> None:
     Traceback (most recent call last):
     fdl.errors.InputError: optimizer: scale_by_adam: b1: expected 0 <= b1 < 1, got 1.5
     """
+    check_transformation("optimizer", optimizer)
     growing: list[float] = []
     signs = _before(with_numbers(optimizer).update, frozenset({1.0}), growing)
     if descends and any(sign > 0 for sign in signs):

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from fdl.errors import InputError
+from fdl.signatures import check_signature
 from fdl.training.fields import find
 
 Over = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
@@ -198,3 +199,5 @@ def check_hooks(hooks: Any) -> None:
     """Raises InputError where hooks are no list of functions."""
     if isinstance(hooks, str | bytes) or not isinstance(hooks, Sequence) or not all(map(callable, hooks)):
         raise InputError(f"hooks: expected a list of functions of an fdl.Event, got {hooks!r}")
+    for hook in hooks:
+        check_signature("hooks", hook, "(event) -> None")

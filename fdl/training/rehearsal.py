@@ -41,7 +41,11 @@ def rehearse(experiment: Experiment, training: bool = True) -> dict[str, list[st
     sets = {"train": experiment.dataset} if training else {}
     for name, dataset in (sets | dict(experiment.evaluate)).items():
         require_finite(name, dataset)
-    params, state = jax.eval_shape(experiment.task.init, abstract_key())
+    made = jax.eval_shape(experiment.task.init, abstract_key())
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        got = f"{len(made)} values" if isinstance(made, tuple | list) else f"a {type(made).__name__}"
+        raise InputError(f"Task: init: expected it to return (params, state), with {{}} for no state, got {got}")
+    params, state = made
     if training and experiment.task.step is None:
         _trace(experiment, "train", experiment.dataset, params, state, train=True)
     return {

@@ -19,9 +19,11 @@ import numpy as np
 from fdl.data.fingerprint import fingerprint
 from fdl.errors import InputError, Interrupted, NonFiniteError
 from fdl.paths import user_path
+from fdl.records import short
 from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.fitting import AS_IT_IS, Resume, table
 from fdl.runs.folder import RunFolder
+from fdl.signatures import check_signature
 from fdl.training.display import Display, check_display, shown
 from fdl.training.driver import Driver, Hook, Result, Trained, Watcher
 from fdl.training.executables import Programs
@@ -69,11 +71,34 @@ def run(
     """
     build = None
     if callable(experiment):
-        build, experiment = experiment, experiment(config)
-    folder = None if folder is None else user_path(folder)
+        build, experiment = experiment, built("run", experiment, config)
+    elif config is not None and isinstance(experiment, Experiment):
+        raise InputError("run: a config comes with the function that makes its experiment: fdl.run(build, config)")
+    folder = None if folder is None else user_path(folder, "folder")
     options: Any = {"seed": seed, "folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks}
     with told_how_to_go_on("fdl.run", folder):
         return execute(experiment, build=build, config=config, display=display, **options)
+
+
+def built(function: str, build: Any, config: Any) -> Experiment:
+    """The experiment of a config.
+
+    Raises:
+      InputError: `build` is no function of a config, or makes no experiment.
+    """
+    check_signature(f"{function}: build", build, "(config) -> fdl.Experiment")
+    try:
+        experiment = build(config)
+    except (AttributeError, TypeError) as error:
+        if config is None:
+            error.add_note(f"no config was given, so build got None: fdl.{function}(build, Config())")
+        raise
+    if not isinstance(experiment, Experiment):
+        forgotten = "; does it end with return?" if experiment is None else ""
+        raise InputError(
+            f"{function}: build: expected it to return an fdl.Experiment, got {short(experiment)}{forgotten}"
+        )
+    return experiment
 
 
 def execute(
@@ -96,7 +121,7 @@ def execute(
     Without it, what is wrong with the run itself is a Python warning. `source` is as for `RunFolder`.
     """
     if not isinstance(experiment, Experiment):
-        raise InputError(f"run: expected an fdl.Experiment, got {type(experiment).__name__}")
+        raise InputError(f"run: expected an fdl.Experiment, or build and a config, got {short(experiment)}")
     how = AS_IT_IS if isinstance(resume, bool) else resume
     if how.num_steps is not None:
         experiment, build = experiment.until(how.num_steps), None if build is None else until(build, how.num_steps)

@@ -10,17 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fdl.core import fold
+from fdl.core import Layer, check_key, fold
 from fdl.data.conversion import jax_tree
 from fdl.errors import InputError, did_you_mean
+from fdl.records import short
 from fdl.rules import Rules, split
+from fdl.signatures import check_signature
 from fdl.training.carry import keep_types, strengthen
 from fdl.training.gradients import Batch
-from fdl.training.hyperparameters import check_optimizer
+from fdl.training.hyperparameters import check_optimizer, check_transformation
 from fdl.training.precision import PRECISIONS, LossScale, adjust, all_finite, init_scale
 from fdl.training.scheduled import scheduled
 from fdl.training.sums import as_sums, numbers
-from fdl.training.task import Outcome, Task
+from fdl.training.task import OBJECTIVE, Outcome, Task
 from fdl.training.transformations import arguments, paired
 
 Metrics = dict[str, jax.Array]
@@ -55,6 +57,10 @@ class Update:
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer, descends=self.task.step is None)
+        if self.augment is not None:
+            check_signature("augment", self.augment, "(batch, key) -> batch")
+        if self.monitor is not None:
+            check_signature("monitor", self.monitor, "(params, grads, updates, opt_state) -> {name: number}")
         paired(self.optimizer)
         if self.nonfinite not in NONFINITE:
             raise InputError(f"nonfinite: expected one of {NONFINITE}, got {self.nonfinite!r}")
@@ -143,16 +149,22 @@ class Step:
 
     def init(self, params: Any, state: Any = None, *, key: jax.Array) -> StepState:
         """The state before the first step; `key` is the run's: that of a step is folded from it and the step."""
+        check_key("init of a step", key)
         now = self.update.start(params, {} if state is None else state)
         return StepState(*now, key, jnp.int32(0))
 
     def __call__(self, state: StepState, batch: Any) -> tuple[StepState, Metrics]:
         batch = jax_tree(batch, "the batch")
+        if not isinstance(state, StepState):
+            raise InputError(
+                f"a step: expected the state that step.init(params, key=key) makes, or that of the step before, "
+                f"got {short(state)}"
+            )
         now, metrics = self.update(TrainState(*state[:4]), batch, fold(state.key, "step", state.step))
         return StepState(*now, state.key, state.step + 1), metrics
 
 
-def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any) -> Step:
+def make_step(objective: Callable[..., Outcome], optimizer: Any = None, **options: Any) -> Step:
     """One optimiser step, pure and usable alone: `step(state, batch) -> (state, metrics)`.
 
     Args:
@@ -164,7 +176,7 @@ def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any)
       The step; `step.init(params, state, key=key)` makes its first state. `fdl.run` takes the very same steps.
 
     Raises:
-      InputError: an unknown option.
+      InputError: an unknown option; a task, a layer or a loss as objective; no optimizer.
 
     >>> import fdl, jax.numpy as jnp
     >>> def objective(params, state, batch, *, key, train):
@@ -179,6 +191,15 @@ def make_step(objective: Callable[..., Outcome], optimizer: Any, **options: Any)
     for name in options:
         if name not in names:
             raise InputError(f"make_step: there is no option {name!r}{did_you_mean(name, names)}")
+    if not isinstance(objective, Task | Layer):
+        check_signature("make_step: objective", objective, OBJECTIVE)
+    else:
+        task = "task" if isinstance(objective, Task) else "fdl.supervised(model, loss)"
+        raise InputError(
+            f"make_step: expected an objective {OBJECTIVE}, got a {type(objective).__name__}; "
+            f"pass make_step({task}.objective, optimizer)"
+        )
+    check_transformation("make_step: optimizer", optimizer)
     task = Task(lambda key: ({}, {}), objective)
     return Step(Update(task, optimizer, **options))
 

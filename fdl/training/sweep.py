@@ -20,6 +20,7 @@ from fdl.paths import user_path
 from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.runs.folder import RunFolder
 from fdl.runs.manifest import config_hash
+from fdl.signatures import check_signature
 from fdl.training.display import Display, check_display, shown
 from fdl.training.driver import Driver, Hook, Trained, Watcher
 from fdl.training.executables import Programs, side_by_side
@@ -99,7 +100,7 @@ def sweep(
 
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
-    folder = None if folder is None else user_path(folder)
+    folder = None if folder is None else user_path(folder, "folder")
     options = {"folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks, "devices": devices}
     options |= {"max_members": max_members, "halving": halving, "tell": tell, "display": display}
     with told_how_to_go_on("fdl.sweep", folder):
@@ -120,6 +121,7 @@ def execute(
     **options: Any,
 ) -> SweepResult:
     """`sweep`, without advice for Python in the message of an `Interrupted`."""
+    check_signature("sweep: build", build, "(config) -> fdl.Experiment")
     how = AS_IT_IS if isinstance(resume, bool) else resume
     build = build if how.num_steps is None else until(build, how.num_steps)
     settings = expand(config, over)

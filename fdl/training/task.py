@@ -12,10 +12,15 @@ import jax.numpy as jnp
 
 from fdl.core import Layer, init
 from fdl.errors import InputError, did_you_mean
+from fdl.nn.containers import accepted, takes_any
 from fdl.records import pretty, record_source, short, source
-from fdl.training.functions import check_loss, check_metrics, measured
+from fdl.signatures import check_signature
+from fdl.training.functions import check_logits, check_loss, check_metrics, check_model, measured
 from fdl.training.precision import compute_inputs
 from fdl.training.weighted import is_statistic, weighted
+
+OBJECTIVE = "(params, state, batch, *, key, train) -> fdl.Outcome"
+STEP = "(params, state, opt_state, batch, *, key, optimizer) -> (params, state, opt_state, metrics)"
 
 
 class Outcome(NamedTuple):
@@ -50,7 +55,7 @@ class Task:
       specs: nested dict of `Param` that `params` follow, for rules over paths and axes.
 
     Raises:
-      InputError: neither objective nor step.
+      InputError: neither objective nor step, or functions of other arguments.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -65,6 +70,11 @@ class Task:
     def __post_init__(self) -> None:
         if self.objective is None and self.step is None:
             raise InputError("Task: give an objective to minimise, or a whole step")
+        check_signature("Task: init", self.init, "(key) -> (params, state)")
+        if self.objective is not None:
+            check_signature("Task: objective", self.objective, OBJECTIVE)
+        if self.step is not None:
+            check_signature("Task: step", self.step, STEP)
 
 
 class Model:
@@ -102,6 +112,8 @@ class Supervised:
         x, keywords = compute_inputs((_entry(batch, name), keywords), params)
         y, state = self.model.apply(params, state, x, key=key, train=train, **keywords)
         loss = self.loss(y, targets)
+        if not hasattr(loss, "shape"):
+            raise InputError(f"the loss: expected an array with a value per example, got {short(loss)}")
         self._refuse_broadcast(loss, y)
         weight = None if self.weight is None else _entry(batch, self.weight)
         metrics = {name: self._measured(name, y, targets, weight) for name in self.metrics}
@@ -146,19 +158,44 @@ def supervised(
         not reach the model: rows of weight 0 count in the statistics of a `BatchNorm`, unless a mask leaves them out.
 
     Raises:
-      InputError: a model that is no layer; a loss or metric that is no function, or one that cannot be compiled.
+      InputError: a model that is no layer, or does not take the inputs; a loss or metric that is no function, or one
+        that cannot be compiled; a softmax or sigmoid as the model's last part, where the loss has it in it.
     """
+    if not isinstance(model, Model):
+        check_model(model, loss)
     check_loss(loss)
+    check_logits(model, loss)
     check_metrics(metrics)
+    _check_inputs(model, inputs, targets, weight)
     objective = Supervised(model, loss, dict(metrics or {}), inputs, targets, weight)
     if isinstance(model, Model):
         return Task(model.init, objective)
-    if not isinstance(model, Layer):
-        raise InputError(
-            f"supervised: expected a fdl Layer as model, got {short(model)}; modules of Flax and Equinox come through "
-            "fdl.interop, other models make their own Task"
-        )
     return Task(functools.partial(init, model), objective, specs=model.specs())
+
+
+def _check_inputs(model: Any, inputs: Any, targets: Any, weight: Any) -> None:
+    """Raises unless inputs, targets and weight name entries of a batch, and the model takes the keywords."""
+    spelled = isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], str)
+    named: Any = inputs[1] if spelled else {}
+    if not (isinstance(inputs, str) or spelled) or not _names(named):
+        raise InputError(
+            'supervised: inputs: expected the name of an entry of the batch such as "x", or ("x", {"lengths": "n"}) '
+            f"with more entries as keywords of the model, got {short(inputs)}; several arrays that are one x together: "
+            "fdl.data.Arrays(x=(a, b), y=y)"
+        )
+    for name, entry in (("targets", targets), ("weight", "" if weight is None else weight)):
+        if not isinstance(entry, str):
+            raise InputError(f"supervised: {name}: expected the name of an entry of the batch, got {short(entry)}")
+    if named and isinstance(model, Layer) and not takes_any(model):
+        valid = accepted(model)
+        for keyword in named:
+            if keyword not in valid:
+                hint = did_you_mean(keyword, valid) if valid else "; it takes none but key and train"
+                raise InputError(f"supervised: inputs: the model does not take the keyword {keyword!r}{hint}")
+
+
+def _names(named: Any) -> bool:
+    return isinstance(named, Mapping) and all(isinstance(each, str) for pair in named.items() for each in pair)
 
 
 def _entry(batch: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 """The fifty mistakes that people make with data, labels, shapes, numbers and checkpoints: each by its number.
 
 What is wrong is an `InputError` that says what, where, expected, got and how to put it right, and comes before a
@@ -285,3 +285,101 @@ RESTORED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"polynomial_schedule/transition_steps: was 10, is 20$",
     ),
 }
+
+
+TASK = fdl.supervised(nn.Linear(4, 3), SPARSE)
+STEP = fdl.make_step(TASK.objective, optax.sgd(0.1))
+PROBABLE = nn.Serial(nn.Linear(4, 3), jax.nn.softmax)
+CALL = r"Linear\(4, 3\): params: expected a dict.*layer\(params, x\), got "
+
+
+def supervised(**options: Any) -> Callable[[], Any]:
+    return lambda: fdl.supervised(nn.Linear(4, 3), SPARSE, **options)
+
+
+def experimental(**changes: Any) -> Callable[[], Any]:
+    return lambda: experiment(**changes)
+
+
+def swept(**options: Any) -> Callable[[], Any]:
+    return lambda: fdl.sweep(build, Config(), **options)
+
+
+def trained(**options: Any) -> Callable[[], Any]:
+    return lambda: fdl.run(experiment(), **options)
+
+
+NEWCOMER: dict[str, tuple[Callable[[], Any], str]] = {
+    "labels are booleans": (run(y=Y > 0), "labels are class numbers, expected integers, got bool"),
+    "data for a model": (lambda: fdl.supervised(Arrays(x=X), SPARSE), "expected a fdl Layer as model, got Arrays of 6"),
+    "model and loss swapped": (lambda: fdl.supervised(SPARSE, nn.Linear(4, 3)), r"place: supervised\(model, loss\)"),
+    "the class of a model": (run(model=nn.Linear), r"that is the class: make one, Linear\(\.\.\.\)"),
+    "a list of layers": (run(model=[nn.Linear(4, 3)]), r"one model as fdl\.nn\.Serial\(\*layers\)"),
+    "a list in Serial": (lambda: nn.Serial([nn.Linear(4, 3)]), r"give them one by one: Serial\(\*layers\)"),
+    "a class in Serial": (lambda: nn.Serial(nn.Flatten), r"'0' must be a layer, got the class Flatten: make one"),
+    "a layer for a task": (experimental(task=nn.Linear(4, 3)), r"task: .*fdl\.supervised\(model, loss\), got Linear"),
+    "the function that makes an optimizer": (descend(optax.adam), r"optimizer: .*; call it: optax\.adam\(1e-3\)"),
+    "a number for an optimizer": (descend(1e-3), r"optimizer: expected an Optax transformation.*got 0\.001"),
+    "and in an average": (lambda: fdl.with_ema(optax.adam), r"with_ema: optimizer: .*call it: optax\.adam"),
+    "a metric that is a text": (run(metrics={"a": lambda y, t: "good"}), "metric 'a': expected an array.*got str"),
+    "a metric without return": (run(metrics={"a": lambda y, t: None}), "metric 'a': expected an array.*got NoneType"),
+    "a metric of one argument": (run(metrics={"a": lambda y: y}), r"'a': .*\(predictions, targets\).*<lambda>\(y\)"),
+    "a loss without return": (run(loss=lambda y, t: None), "the loss: expected an array .*, got None"),
+    "a loss of one argument": (run(loss=lambda y: y), r"loss: expected a function \(predictions, targets\) "),
+    "a generator as an array": (lambda: Arrays(x=(i for i in X)), "'x': .*got a generator; make a list or an array"),
+    "a generator as a dataset": (experimental(train=(i for i in X)), r"'train': expected a dataset.*got <generator"),
+    "a pair as a dataset": (experimental(train=(X, Y)), r"'train': expected a dataset.*Arrays\(x=\.\.\., y=\.\.\.\)"),
+    "arrays without names": (lambda: Arrays(X, Y), r"Arrays: every array has a name, such as Arrays\(x=images"),
+    "a dataset to evaluate on": (experimental(evaluate=Arrays(x=X, y=Y)), r"evaluate: expected a dict, \{name: datas"),
+    "a set without targets": (lambda: fdl.run(experimental(train=Arrays(x=X))()), "the batch has no entry 'y'; valid"),
+    "an int for a path": (trained(folder=3), "folder: expected a path as text or a pathlib.Path, got int"),
+    "an int for a sweep's path": (swept(folder=3), "folder: expected a path as text or a pathlib.Path, got int"),
+    "negative steps": (experimental(num_steps=-1), "num_steps: expected a whole number >= 1, got -1"),
+    "steps as a text": (experimental(num_steps="10"), "num_steps: expected a whole number >= 1, got '10'"),
+    "min_delta as a text": (experimental(min_delta="a"), "min_delta: expected a number >= 0, got 'a'"),
+    "trainable as a text": (experimental(trainable="bias"), r"trainable: expected \[\(regex, bool\), \.\.\.\]"),
+    "augment without a key": (experimental(augment=lambda b: b), r"augment: .*\(batch, key\) -> batch, got <lambda>"),
+    "a monitor of one argument": (experimental(monitor=lambda p: {}), r"monitor: .*\(params, grads, updates, opt_st"),
+    "eval_params as a flag": (experimental(eval_params=True), r"eval_params: expected a function \(params, opt_state"),
+    "reports as a list": (experimental(reports=[len]), r"reports: expected a dict, \{name: function"),
+    "a report of two arguments": (experimental(reports={"a": lambda y, t: 1}), r"reports 'a': .*\(outputs\) -> number"),
+    "softmax twice": (run(model=PROBABLE), r"takes logits and has softmax in it.*layer 1\); leave that out"),
+    "softmax twice, deeper": (run(model=nn.Serial(nn.Linear(4, 4), head=PROBABLE)), r"\(layer head/1\)"),
+    "sigmoid twice": (run(model=nn.Serial(nn.Linear(4, 3), jax.nn.sigmoid), loss=BINARY), "has sigmoid in it"),
+    "inputs as a dict": (supervised(inputs={"x": "x"}), r"inputs: expected the name.*got \{'x': 'x'\}.*x=\(a, b\)"),
+    "inputs as names": (supervised(inputs=("x", "y")), r"inputs: expected the name of an entry .*got \('x', 'y'\)"),
+    "a keyword that no layer takes": (supervised(inputs=("x", {"n": "n"})), "does not take the keyword 'n'; it takes"),
+    "targets as an array": (supervised(targets=Y), "targets: expected the name of an entry of the batch, got array"),
+    "weights as an array": (supervised(weight=Y), "weight: expected the name of an entry of the batch, got array"),
+    "an objective without key": (
+        lambda: fdl.Task(TASK.init, lambda params, state, batch: None),
+        r"Task: objective: expected a function \(params, state, batch, \*, key, train\) .*got <lambda>\(params, state",
+    ),
+    "an init without key": (lambda: fdl.Task(lambda: 1, TASK.objective), r"Task: init: expected a function \(key\)"),
+    "an init without state": (
+        lambda: fdl.run(experiment(task=fdl.Task(lambda key: LINEAR, TASK.objective))),
+        r"init: expected it to return \(params, state\), with \{\} for no state, got a dict",
+    ),
+    "make_step of a task": (lambda: fdl.make_step(TASK), r"got a Task; pass make_step\(task\.objective, optimizer\)"),
+    "make_step of a layer": (
+        lambda: fdl.make_step(nn.Linear(4, 3), optax.sgd(0.1)), r"got a Linear; pass make_step\(fdl\.supervised"),
+    "make_step of a loss": (lambda: fdl.make_step(SPARSE, optax.sgd(0.1)), "objective: .*got softmax_cross_entropy"),
+    "make_step without optimizer": (lambda: fdl.make_step(TASK.objective), "make_step: optimizer: .*got None"),
+    "a step of parameters": (lambda: STEP(LINEAR, {"x": X, "y": Y}), r"a step: expected the state that step\.init"),
+    "a seed for a step's key": (lambda: STEP.init(LINEAR, key=7), r"key: expected a key such as jax\.random\.key\(7\)"),
+    "run of a task": (lambda: fdl.run(TASK), "run: expected an fdl.Experiment, or build and a config, got Task"),
+    "build returns nothing": (lambda: fdl.run(lambda config: None, Config()), "got None; does it end with return"),
+    "a config beside an experiment": (trained(config=Config()), r"fdl\.run\(build, config\)"),
+    "a seed as a text": (trained(seed="1"), "seed: expected a whole number, got '1'"),
+    "a chunk of 0": (trained(chunk=0), "chunk: expected a whole number >= 1, got 0"),
+    "a hook without argument": (trained(hooks=[lambda: None]), r"hooks: expected a function \(event\) -> None"),
+    "a sweep of an experiment": (lambda: fdl.sweep(experiment(), Config()), "sweep: build: expected a function"),
+    "a sweep's seeds as a number": (swept(seeds=3), r"seeds: .*got 3; range\(3\) are so many"),
+    "a sweep's devices as a number": (swept(devices=2), "devices: expected a list of JAX devices.*got 2"),
+    "no members": (swept(max_members=0), "max_members: expected a whole number >= 1, got 0"),
+    "a seed for a key": (lambda: fdl.init(nn.Linear(4, 3), 0), r"init: key: expected a key.*jax\.random\.key\(0\)"),
+    "init of a class": (lambda: fdl.init(nn.Linear, KEY), r"as layer; make one, Linear\(\.\.\.\)"),
+    "a layer without params": (lambda: nn.Linear(4, 3)(X), CALL + "array"),
+    "a layer with the pair of init": (lambda: nn.Linear(4, 3)((LINEAR, {}), X), CALL + r"the pair \(params, state\)"),
+    "a stream of no step": (lambda: fdl.data.Stream(lambda: {"x": X}), r"batch_at: expected a function \(step\)"),
+}  # fmt: skip

@@ -10,20 +10,20 @@ import pytest
 import fdl
 from fdl.training import executables
 from tests.bad_input import test_answered
-from tests.bad_input.cases import REFUSED, RESTORED, experiment
+from tests.bad_input.cases import NEWCOMER, REFUSED, RESTORED, experiment
 
 
 def message_of(error: pytest.ExceptionInfo) -> str:
     return "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", [*REFUSED, *NEWCOMER])
 def test_is_refused_before_anything_is_compiled(case, monkeypatch):
     def compiled(name: str, *arguments: Any, **options: Any) -> Any:
         raise AssertionError(f"{name} was compiled")
 
     monkeypatch.setattr(executables, "compiled", compiled)
-    act, message = REFUSED[case]
+    act, message = (REFUSED | NEWCOMER)[case]
     with pytest.raises(fdl.InputError) as error:
         act()
     assert re.search(message, message_of(error), re.DOTALL), message_of(error)

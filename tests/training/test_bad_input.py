@@ -113,7 +113,7 @@ CONSTRUCTED = {
     "unknown dataset": (lambda: fdl.data.load("digit", "train"), "did you mean 'digits'"),
     "unknown split": (lambda: fdl.data.load("digits", "tests"), "did you mean 'test'"),
     "chunk 0": (lambda: fdl.run(experiment(), chunk=0), "chunk: expected a whole number >= 1"),
-    "not an experiment": (lambda: fdl.run(lambda config: None, 3), "expected an fdl.Experiment, got NoneType"),
+    "not an experiment": (lambda: fdl.run(lambda config: None, 3), "return an fdl.Experiment, got None"),
     "loss by name": (lambda: experiment(loss="mse"), "not the name 'mse'; pass fdl.losses.squared_error"),
     "loss by a class name": (lambda: experiment(loss="CrossEntropyLoss"), "pass fdl.losses.softmax_cross_entropy"),
     "loss by its own name": (lambda: experiment(loss="kl-divergence"), "pass fdl.losses.kl_divergence"),
