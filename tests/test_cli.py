@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -105,7 +106,7 @@ def test_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "steps", "seconds_compile", "seconds_train"}
     assert set(result) == names
     assert result["steps"] == 12
-    shown = dict(line.split() for line in printed.splitlines() if line.split()[0] in names)
+    shown = dict(line.split()[:2] for line in printed.splitlines() if line.split()[0] in names)
     assert {name: float(value) for name, value in shown.items()} == pytest.approx(result, rel=1e-5)
     assert printed.splitlines()[-1] == str(folder.relative_to(place))
     assert "12/12  epoch 3/3  train/loss" in printed
@@ -199,7 +200,7 @@ def test_bad_usage(place: Path, capsys: pytest.CaptureFixture[str], arguments: l
 @pytest.mark.parametrize(
     ("bad", "expected", "started"),
     [
-        ("range", "label 2 at index 1 is outside 0..1", True),
+        ("range", "label 2 in row 5 of 'train' is outside 0..1", True),
         ("nan", "nan at row 5, column 2", True),
         ("float", "expected integers, got float32", True),
         ("shape", "expected x of shape [..., in_features=3], got float32[8, 2]", True),
@@ -350,3 +351,24 @@ def test_ctrl_c_while_it_compiles(place: Path) -> None:
     assert "Traceback" not in done.stderr
     assert read(folder / "manifest.json")["status"] == "interrupted"
     assert (folder / "metrics.jsonl").read_text() == ""
+
+
+class Closed(io.StringIO):
+    """Standard output whose reader went away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("command", ["", "run", "resume", "verify-resume", "sweep", "summary", "plan", "runs", "ckpt"])
+def test_help_for_a_reader_that_leaves(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "out").open("w") as file, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Closed(file.fileno()))
+        assert main([*command.split(), "--help"]) == 0
