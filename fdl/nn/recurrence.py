@@ -90,6 +90,8 @@ class Recurrence(Layer):
         projected = self.project(params, x)
         if carry is None:
             carry = self.initial_carry(x.shape[0], projected.dtype)
+            axes = tuple(jax.typeof(projected).mat.varying)  # inside `shard_map`; the carry varies too
+            carry = jax.tree.map(lambda c: jax.lax.pcast(c, axes, to="varying"), carry) if axes else carry
         self._check(carry, x.shape[0], projected.dtype)
         return self._scan(params, carry, projected, mask, reverse)
 
