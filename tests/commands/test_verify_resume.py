@@ -112,7 +112,7 @@ def test_a_sweep_is_tried_as_well(place: Path, monkeypatch, capsys):
     assert main(["verify-resume", run, "--at", "2"]) == 0
     assert "stopped after step 2, resumed from step 2: " in capsys.readouterr().out
     (place / "toy.py").write_text((place / "toy.py").read_text().replace("np.random.default_rng(0)", "np.random"))
-    assert main(["verify-resume", run, "--at", "2"]) == 1
+    assert main(["verify-resume", run, "toy.py", "--at", "2"]) == 1
     assert "resuming is refused at step 2: " in capsys.readouterr().out
 
 
