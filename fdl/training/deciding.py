@@ -46,10 +46,11 @@ def deciding(experiment: Experiment) -> dict[str, Any]:
     """Name -> a number, a text, a boolean or None.
 
     >>> import fdl, optax
-    >>> task = fdl.supervised(fdl.nn.Linear(2, 1), fdl.losses.mse, weight="w")
-    >>> facts = deciding(fdl.Experiment(task, optax.sgd(0.1), batch_size=8, num_steps=3))
-    >>> [facts[name] for name in ("batch_size", "num_steps", "loss", "weight")]
-    [8, 3, 'fdl.losses.regression.mse', 'w']
+    >>> task = fdl.supervised(fdl.nn.Linear(1, 1), fdl.losses.squared_error)
+    >>> data = fdl.data.Arrays(x=[[1.0], [2.0]], y=[[2.0], [4.0]])
+    >>> facts = deciding(fdl.Experiment(task, optax.sgd(0.1), data, batch_size=2, num_steps=3))
+    >>> [facts[name] for name in ("batch_size", "num_steps", "loss")]
+    [2, 3, 'fdl.losses.regression.squared_error']
     """
     facts: dict[str, Any] = {"num_steps": experiment.total_steps()}
     for name in SETTINGS:
