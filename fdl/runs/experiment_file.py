@@ -44,6 +44,8 @@ def sources(file: str) -> dict[str, str]:
         place = getattr(module, "__file__", None)
         if not place or name.partition(".")[0] == "fdl" or "site-packages" in place:
             continue
+        if not os.path.isabs(place):  # torch.ops has "_ops.py", a file that is nowhere
+            continue
         place = Path(place).resolve()
         if place.suffix == ".py" and place.is_relative_to(path.parent):
             found[place.relative_to(path.parent).as_posix()] = place

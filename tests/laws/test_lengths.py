@@ -105,6 +105,8 @@ def test_a_padded_sequence_gives_what_it_gives_alone(name: str):
     layer, params, state, x = layer_and_x(name)
     if x is None:
         pytest.skip("takes no sequence")
+    if "Projection(" in name:
+        pytest.skip("its input or its output has more axes than steps and features")
     if "lengths" not in accepted(layer):
         whole, _ = layer.apply(params, state, x, key=key(1))
         first, _ = layer.apply(params, state, x[:, :3], key=key(1))
