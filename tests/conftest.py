@@ -27,9 +27,10 @@ hypothesis.settings.load_profile("fdl")
 # command or to an experiment runs in the slow tier, and so do the examples in those docstrings.
 SLOW = (
     *("bad_input", "commands", "experiments", "interop", "losses", "models", "nn", "ops", "parity", "pretrained"),
-    *("data/test_stream.py", "laws/test_lengths.py", "runs/test_crash.py", "runs/test_mutation.py", "training/test_halving.py"),
-    *("training/test_nonfinite.py", "training/test_options.py", "training/test_resume.py"),
-    *("training/test_resume_otherwise.py", "training/test_selection.py", "training/test_skipped.py"),
+    *("data/test_stream.py", "laws/test_lengths.py", "runs/test_crash.py", "runs/test_mutation.py"),
+    *("training/test_halving.py", "training/test_memory.py", "training/test_nonfinite.py", "training/test_options.py"),
+    *("training/test_reports.py", "training/test_resume.py", "training/test_resume_otherwise.py"),
+    *("training/test_selection.py", "training/test_skipped.py", "training/test_statistics.py"),
     "training/test_sweep.py",
 )
 

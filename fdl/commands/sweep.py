@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,18 +142,24 @@ def settings(chosen: Any) -> Any:
 
 
 def _show(result: Any) -> None:
-    """A row for each setting: the mean over its seeds, and the standard deviation."""
+    """A row for each setting: the mean over its seeds, and the standard deviation of two or more."""
     from fdl.runs.progress import label, say
 
     names = [name for name in result.metrics if not name.startswith("train/")] or ["train/loss"]
     lines = [[*result.settings[0], *(label(name) for name in names), ""]]
     for row in result.by_setting():
         spelled = [f"{value:.5g}" if isinstance(value, float) else str(value) for value in row["setting"].values()]
-        figures = [row["metrics"][name] for name in names]
-        cells = ["nan" if math.isnan(f["mean"]) else f"{f['mean']:.5g} +- {f['std']:.2g}" for f in figures]
+        cells = [_figure(**row["metrics"][name]) for name in names]
         lines.append(
             [*map(label, spelled), *cells, f"{row['failed']} of {len(row['seeds'])} failed" if row["failed"] else ""]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         say(sys.stdout, "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _figure(values: Sequence[float], mean: float, std: float) -> str:
+    if math.isnan(mean):
+        return "nan"
+    spread = sum(map(math.isfinite, values)) > 1
+    return f"{mean:.5g} +- {std:.2g}" if spread else f"{mean:.5g}"

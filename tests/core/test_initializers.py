@@ -217,6 +217,7 @@ def nested(initializer: Any) -> Layer:
     return Model()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initializer", ALL, ids=repr)
 def test_a_compiled_programs_draws_are_those_of_each_alone(initializer: Any):
     """Equal draws share a loop there, to the bit; eager ones are rounded apart in some distributions."""
