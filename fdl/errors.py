@@ -27,7 +27,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
 
 
-class Stop(Exception):  # noqa: N818 - it is no error, as StopIteration is none
+class Stop(Exception):  # noqa: N818 - not an error, like StopIteration
     """A hook raises it to end a run after the chunk it was called for: `raise fdl.Stop("the loss is low enough")`.
 
     The run evaluates once more and returns its `Result`, whose `stopped` is the text. Its folder then has a checkpoint,

@@ -104,7 +104,7 @@ def match(what: str, rules: Rules[T], tree: Any, default: T | None = None) -> An
     """A tree like `tree` with the value of the first rule whose regex is found in each leaf's path.
 
     Raises:
-      InputError: a regex that is none, a rule that decides over no path, a path without a rule and a default.
+      InputError: an invalid regex, a rule that decides over no path, a path without a rule and a default.
     """
     patterns = [(_compiled(what, regex), value) for regex, value in rules]
     used: set[int] = set()

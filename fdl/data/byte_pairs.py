@@ -52,7 +52,7 @@ def to_utf8(text: str) -> bytes:
 
 
 def from_utf8(data: bytes) -> str:
-    """The text of bytes; U+FFFD where they are none."""
+    """The text of bytes; U+FFFD for bytes that are not UTF-8."""
     try:
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

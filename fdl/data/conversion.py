@@ -128,7 +128,7 @@ def spelled_leaves(tree: Any) -> list[tuple[str, str]]:
 
 
 def _one_array(value: Any) -> bool:
-    """Whether a node of a tree is one array, and none of several parts."""
+    """Whether a node of a tree is one array, not several parts."""
     if type(value) is tuple:
         return bool(value) and _all_numbers(value)
     return isinstance(value, list | Iterator | Set | MappingView | range | deque) or _sparse(value)
@@ -223,7 +223,7 @@ def _from_torch(tensor: Any, where: str) -> np.ndarray:
         _refuse(where, got, "load it first" if tensor.is_meta else "pass value.dequantize()")
     try:
         plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-        dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."), None)  # bfloat16, float8: none of numpy's
+        dtype = getattr(ml_dtypes, str(tensor.dtype).removeprefix("torch."), None)  # those that numpy lacks
         if dtype is None:
             return plain.numpy()
         return plain.contiguous().view({1: torch.uint8, 2: torch.int16}[tensor.element_size()]).numpy().view(dtype)

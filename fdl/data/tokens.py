@@ -195,7 +195,7 @@ class BytePair:
         """From a file of ranks as tiktoken has them: a line is a token in base64, a space, its rank.
 
         Raises:
-          InputError: no such file; a line that is none of these.
+          InputError: no such file; a line of another form.
         """
         try:
             data = user_path(path).read_bytes()

@@ -48,7 +48,7 @@ def load(
       strict, initial, dtype: as in `fdl.pretrained.load`.
 
     Raises:
-      InputError: no such folder, an architecture that is none of these, weights that do not fit it.
+      InputError: no such folder, another architecture, weights that do not fit it.
     """
     folder = as_path(folder, "huggingface.load")
     if not folder.is_dir():

@@ -35,7 +35,7 @@ class Rule:
     are split.
 
     Raises:
-      InputError: names that do not have the same numbers; a pattern that is none.
+      InputError: names that do not have the same numbers; an invalid pattern.
 
     >>> linear = Rule("layer.{i}.weight", "blocks/{i}/kernel", "o i -> i o")
     >>> fused = Rule("h.{i}.qkv", ("blocks/{i}/query", "blocks/{i}/key", "blocks/{i}/value"), "(s h k) d -> s d h k")

@@ -27,7 +27,7 @@ class Rearrange:
     brackets on the right then need sizes ("h=7").
 
     Raises:
-      InputError: a pattern that is none. ValueError: an array that does not fit.
+      InputError: an invalid pattern. ValueError: an array that does not fit.
 
     Notation as in einops (Rogozhnikov, 2022), without its ellipsis.
 

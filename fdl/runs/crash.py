@@ -15,7 +15,7 @@ CRASH = "crash.json"
 
 
 def write_crash(folder: Path, error: BaseException, **known: Any) -> None:
-    """Writes crash.json; that it cannot be written must not hide the error, and is none."""
+    """Writes crash.json; failing to write it must not hide the error, and raises nothing."""
     with suppress(Exception):
         about = {
             "time": now(),

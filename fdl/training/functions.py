@@ -1,4 +1,4 @@
-"""The functions that a user gives as loss and metrics: what is none is answered with the likely fix."""
+"""The functions that a user gives as loss and metrics: anything else is answered with the likely fix."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _numbers(what: str, value: Any) -> jax.Array:
     """An array of real numbers.
 
     Raises:
-      InputError: the value is none.
+      InputError: the value is not numeric.
     """
     got = type(value).__name__
     try:

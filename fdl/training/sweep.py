@@ -81,7 +81,7 @@ def sweep(
     branch, make a program for each of their values.
 
     Raises:
-      InputError: no such field, no value, a seed that is none; a swept float that the data depends on; what `fdl.run`
+      InputError: no such field, no value, an invalid seed; a swept float that the data depends on; what `fdl.run`
         refuses.
       Interrupted: a KeyboardInterrupt, as of `fdl.run`; its `result` has the members that had begun.
 
