@@ -55,6 +55,9 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
 
     chosen = opened.chosen
     experiment = opened.experiment.smoke() if chosen.smoke else opened.experiment
+    longer = getattr(how, "num_steps", None)
+    if longer is not None:
+        experiment = experiment.until(longer)
     if chosen.usr1 and hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
     _audit(experiment)
