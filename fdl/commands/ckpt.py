@@ -99,7 +99,6 @@ def _size(path: Path) -> int:
 
 
 def _diff(paths: list[Path], given: Given) -> int:
-
     one, other = (opened(path) for path in paths)
     _print(f"A  {one.path}, step {one.step}\nB  {other.path}, step {other.step}\n")
     for name in ("config_hash", "seed"):
@@ -107,6 +106,8 @@ def _diff(paths: list[Path], given: Given) -> int:
             _print(f"{name}: {one.facts.get(name)} and {other.facts.get(name)}")
     for line in changes(one.facts.get("optimizer", {}), other.facts.get("optimizer", {})):
         _print(f"optimizer {line}")
+    for line in changes(one.facts.get("decides", {}), other.facts.get("decides", {})):
+        _print(line)
     rows = differing(one, other)
     if not rows:
         _print(f"{len(one.arrays)} arrays, same bits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,13 +126,19 @@ def test_where_two_runs_differ(tmp_path: Path, capsys):
     assert "same bits" in capsys.readouterr().out
     assert called("diff", one, other) == 1
     out = capsys.readouterr().out
+    assert out.count(" apart ") <= 10
+    assert re.search(r"and \d+ more \(--all shows them\)", out)
+    assert called("diff", one, other, "--all") == 1
+    out = capsys.readouterr().out
+    assert "more (--all" not in out
     assert "optimizer chain/1/scale/step_size: was -0.05, is -0.1" in out
     a, b = (Checkpoints(run / "checkpoints").newest()[0].arrays["run/carry/train/params/0/kernel"] for run in (one, other))  # fmt: skip  # pyright: ignore  # noqa: E501
     assert f"apart by up to {np.abs(a.astype(np.float64) - b).max():.3g}" in out
     model = nn.Serial(nn.Linear(5, 9, use_bias=False), nn.BatchNorm(9), jax.nn.relu, top=nn.Linear(9, 2))
     fdl.run(experiment(task=fdl.supervised(model, fdl.losses.softmax_cross_entropy)), folder=wide)
-    assert called("diff", one, wide) == 1
+    assert called("diff", one, wide, "--all") == 1
     out = capsys.readouterr().out
+    assert "model: was " in out
     assert "float32[5, 8] and float32[5, 9]" in out
     assert "only in A" in out
     assert "only in B" in out
