@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fdl.commands import cache
 from fdl.errors import InputError
 from fdl.runs import experiment_file, options
 from fdl.runs.progress import say
+from fdl.training import compilation_cache
 
 
 class Opened(NamedTuple):
@@ -46,7 +46,7 @@ def with_experiment(
             chosen = options.parse(module, file, arguments, command, own)
         except SystemExit as stop:
             return int(stop.code or 0)
-        cache.enable()
+        compilation_cache.enable()
         with experiment_file.explained(str(module.__file__)):
             experiment = module.build(chosen.config)
         from fdl.training.experiment import Experiment

@@ -24,6 +24,7 @@ from fdl.runs.checkpoints import Checkpoints
 from fdl.runs.fitting import AS_IT_IS, Resume, table
 from fdl.runs.folder import RunFolder
 from fdl.signatures import check_signature
+from fdl.training.compilation_cache import enable
 from fdl.training.display import Display, check_display, shown
 from fdl.training.driver import Driver, Hook, Result, Trained, Watcher
 from fdl.training.executables import Programs
@@ -69,6 +70,7 @@ def run(
         Its `result` is the `Result` until then, its `folder` that of the run.
       CheckpointError: a checkpoint could not be written; the one before it is still there.
     """
+    enable()
     build = None
     if callable(experiment):
         build, experiment = experiment, built("run", experiment, config)

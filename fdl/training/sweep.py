@@ -21,6 +21,7 @@ from fdl.runs.fitting import AS_IT_IS, Resume
 from fdl.runs.folder import RunFolder
 from fdl.runs.manifest import config_hash
 from fdl.signatures import check_signature
+from fdl.training.compilation_cache import enable
 from fdl.training.display import Display, check_display, shown
 from fdl.training.driver import Driver, Hook, Trained, Watcher
 from fdl.training.executables import Programs, side_by_side
@@ -100,6 +101,7 @@ def sweep(
 
     Reference: what one program for many runs is worth, Lu et al., Discovered policy optimisation, 2022 (PureJaxRL).
     """
+    enable()
     folder = None if folder is None else user_path(folder, "folder")
     options = {"folder": folder, "resume": resume, "chunk": chunk, "hooks": hooks, "devices": devices}
     options |= {"max_members": max_members, "halving": halving, "tell": tell, "display": display}

@@ -216,7 +216,13 @@ def test_known_words_come_back(texts):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Words("one text"), lambda: Words(["a"], max_size=1), lambda: Words([b"a"]), lambda: Words([None])]
+    "make",
+    [
+        lambda: Words("one text"),
+        lambda: Words(["a"], max_size=1),
+        lambda: Words([b"a"]),  # pyright: ignore[reportArgumentType]
+        lambda: Words([None]),  # pyright: ignore[reportArgumentType]
+    ],
 )
 def test_words_refuse(make):
     with pytest.raises(fdl.InputError, match="Words: "):

@@ -1,9 +1,11 @@
-"""The compilation cache of `fdl` commands: the same bits from it, whatever has become of its folder."""
+"""The compilation cache of commands, runs and sweeps: the same bits from it, whatever has become of its folder."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from fdl.cli import main
-from fdl.commands import cache
+from fdl.training import compilation_cache as cache
 from fdl.training import executable_cache
 
 OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -28,12 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("FDL_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FDL_CACHE", str(tmp_path / "caches"))
-    compilation_cache.reset_cache()
+    jax_cache.reset_cache()
     jax.config.update("jax_enable_compilation_cache", True)
     yield tmp_path / "caches" / "compiled"
     for name, value in before.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    jax_cache.reset_cache()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -132,3 +134,48 @@ def test_a_cache_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: p
     folder.parent.chmod(0o777)
     with pytest.raises(PermissionError, match="can be written by others"):
         cache._folder()
+
+
+PROGRAM = """
+import dataclasses, sys
+import jax
+import numpy as np
+import optax
+import fdl
+from fdl import nn
+
+assert jax.config.jax_compilation_cache_dir is None
+jax.numpy.zeros(3) + 1  # JAX has compiled before the first run
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    rate: float = 0.1
+
+def build(config):
+    data = fdl.data.Arrays(x=np.ones((8, 2), np.float32), y=np.zeros(8, np.int32))
+    task = fdl.supervised(nn.Linear(2, 3), fdl.losses.softmax_cross_entropy)
+    return fdl.Experiment(task, optax.sgd(config.rate), train=data, batch_size=4, num_steps=3)
+
+rate = float(sys.argv[1])
+if sys.argv[2] == "run":
+    programs = fdl.run(build, Config(rate)).programs
+else:
+    result = fdl.sweep(build, Config(), {"rate": [rate, rate / 2]})
+    programs = [each for bucket in result.buckets for block in bucket.blocks for each in block.programs]
+print([program.cache_hit for program in programs])
+"""
+
+
+@pytest.mark.parametrize("function", ["run", "sweep"])
+def test_a_second_process_compiles_nothing_from_python(tmp_path: Path, function: str) -> None:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "FDL_"))}
+    ours |= {"FDL_CACHE": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    said = [
+        subprocess.run([sys.executable, "-c", PROGRAM, rate, function], env=ours, capture_output=True, text=True)
+        for rate in ("0.1", "0.2")
+    ]
+    assert [process.returncode for process in said] == [0, 0], said[-1].stderr
+    cold, warm = (process.stdout.strip() for process in said)
+    assert "True" not in cold
+    assert "True" in warm
+    assert "False" not in warm

@@ -1,4 +1,4 @@
-"""The persistent compilation cache of `fdl` commands: a program that was compiled once is read from disk afterwards.
+"""The persistent compilation cache of runs, sweeps and commands: a program compiled once is read from disk later.
 
 It lies in the folder `fdl/compiled` of the user's caches (`$FDL_CACHE/compiled` where that is set).
 FDL_COMPILATION_CACHE=off turns it off; where JAX's own variables say anything about its cache, they alone count.
@@ -41,12 +41,18 @@ def enable() -> None:
     try:
         folder = _folder()
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        say(sys.stderr, f"note: compiled programs are not kept: {error} (FDL_COMPILATION_CACHE=off: no note)")
+        note = f"note: compiled programs are not kept: {error} (FDL_COMPILATION_CACHE=off: no note)"
+        if note not in _notes:
+            _notes.add(note)
+            say(sys.stderr, note)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up
     _heal(folder)
+
+
+_notes = set[str]()  # each is said once in a process, however many runs it has
 
 
 def _folder() -> Path:
