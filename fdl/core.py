@@ -12,7 +12,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class Param:
     """
 
     shape: tuple[int, ...]
-    init: Initializer
+    init: Initializer = cast(Any, None)  # required; that it is missing is said below
     axes: tuple[str | None, ...] | None = None
     kind: str = "param"
 

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,17 @@ class Named(Layer):
 
     def _shown(self) -> list[str]:
         return [source(part) if name.isdigit() else f"{name}={source(part)}" for name, part in self.items]
+
+    if not TYPE_CHECKING:  # a type checker knows the attributes there are
+
+        def __getattr__(self, name: str) -> Any:
+            names = dict(vars(self).get("items", ()))
+            hint = f"; the layer of that name is .parts()[{name!r}]" if name in names else did_you_mean(name, names)
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}", name=name, obj=self)
+
+    def __getitem__(self, name: Any) -> NoReturn:
+        kind = type(self).__name__
+        raise TypeError(f"{kind} is not indexed; its layers by name are .parts(), such as .parts()[{str(name)!r}]")
 
     def parts(self) -> dict[str, Any]:
         return dict(self.items)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,3 +241,21 @@ def test_a_field_of_a_container_can_be_replaced():
     for wrong in ((nn.Linear(3, 4),), (("0", nn.Linear(3, 4)), ("0", nn.Linear(3, 4)))):
         with pytest.raises(fdl.InputError, match=r"items: expected \(name, layer\) pairs.*Serial\(\*layers\)"):
             dataclasses.replace(nn.Serial(nn.Linear(3, 2)), items=wrong)
+
+
+def test_a_layer_of_a_container_is_asked_for_by_parts():
+    model = nn.Serial(nn.Linear(3, 4), head=nn.Linear(4, 2))
+    with pytest.raises(AttributeError, match=r"no attribute 'head'; the layer of that name is \.parts\(\)\['head'\]"):
+        model.head  # pyright: ignore  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean 'head'"):
+        model.heat  # pyright: ignore  # noqa: B018
+    with pytest.raises(TypeError, match=r"Serial is not indexed; its layers by name are \.parts\(\)"):
+        model["0"]
+    with pytest.raises(TypeError, match="is not indexed"):
+        list(model)  # pyright: ignore
+    assert copy.deepcopy(model) == model == pickle.loads(pickle.dumps(model))
+
+
+def test_a_param_without_an_initializer_is_told_to_have_one():
+    with pytest.raises(fdl.InputError, match="init: expected an initializer, such as initializers.Zeros"):
+        fdl.Param((3, 2))
