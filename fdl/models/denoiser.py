@@ -57,7 +57,7 @@ class Denoiser(Layer):
         if time is None:
             raise InputError("Denoiser: expected time=, the step of each image, integers [B]")
         with scope("condition"):
-            condition = self._condition(params, x, jnp.broadcast_to(time, len(x)), labels)
+            condition = self._condition(params, x, jnp.broadcast_to(time, x.shape[0]), labels)
         with scope("stem"):
             h = self.stem(params["stem"], x)
         with scope("body"):
@@ -72,8 +72,8 @@ class Denoiser(Layer):
                 raise InputError("Denoiser: labels are given, but the network was made without num_classes")
             return condition
         if labels is None:
-            labels = jnp.full(len(x), self.labels.num_embeddings - 1, jnp.int32)
-        expect(self.labels, labels, f"[{len(x)}]", "labels")
+            labels = jnp.full(x.shape[0], self.labels.num_embeddings - 1, jnp.int32)
+        expect(self.labels, labels, f"[{x.shape[0]}]", "labels")
         return condition + self.labels(params["labels"], labels)
 
 

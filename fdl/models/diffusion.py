@@ -63,7 +63,7 @@ def denoising_loss(
       label_dropout: the probability, in training, of hiding a label, so that one network learns with and without (Ho &
         Salimans, Classifier-free diffusion guidance, 2022, algorithm 1).
     """
-    time = jax.random.randint(fold(key, "time"), (len(x),), 0, len(kept))
+    time = jax.random.randint(fold(key, "time"), (x.shape[0],), 0, len(kept))
     noise = jax.random.normal(fold(key, "noise"), x.shape, x.dtype)
     if labels is not None and train and model.labels is not None:
         hidden = jax.random.bernoulli(fold(key, "labels"), label_dropout, labels.shape)

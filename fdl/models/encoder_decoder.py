@@ -92,7 +92,7 @@ class EncoderDecoder(Layer):
         """
         memory = self.encode(params, source, mask=mask)
         mask = jnp.ones(source.shape, bool) if mask is None else mask
-        blocks = init_caches(self.decoder, len(source), length, memory.dtype)
+        blocks = init_caches(self.decoder, source.shape[0], length, memory.dtype)
         return {"blocks": blocks, "memory": memory, "mask": mask, "index": jnp.zeros((), jnp.int32)}
 
     def decode(self, params: Tree, x: jax.Array, cache: Tree) -> tuple[jax.Array, Tree]:

@@ -77,7 +77,7 @@ def generate(
     _check_sampling(**sampling)
     if cache is None:
         dtype = jax.tree.leaves(params)[0].dtype
-        cache = model.init_cache(len(prompt), prompt.shape[1] + num_tokens - 1, dtype)  # pyright: ignore
+        cache = model.init_cache(prompt.shape[0], prompt.shape[1] + num_tokens - 1, dtype)  # pyright: ignore
     tokens, lost = _generate(model, params, prompt, num_tokens, key, sampling, lengths, stop, cache)
     if not isinstance(lost, Tracer) and bool(lost):
         raise InputError(

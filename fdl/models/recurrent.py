@@ -162,11 +162,11 @@ class TimePool(Layer):
     ) -> jax.Array:
         del params, key, train
         expect(self, x, "[B, T, F]")
-        lengths = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
-        expect(self, lengths, f"[{len(x)}]", "lengths")
+        lengths = jnp.full(x.shape[0], x.shape[1], jnp.int32) if lengths is None else lengths
+        expect(self, lengths, f"[{x.shape[0]}]", "lengths")
         steps = length_mask(lengths, x.shape[1])
         if not x.shape[1]:
-            return jnp.zeros((len(x), x.shape[2]), x.dtype)
+            return jnp.zeros((x.shape[0], x.shape[2]), x.dtype)
         if self.reduce in ("max", "mean"):
             return pool_steps(x, steps, self.reduce)
         real = steps[..., None]

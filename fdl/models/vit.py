@@ -47,7 +47,7 @@ class ClassToken(Layer):
         del key, train
         expect(self, x, "[B, T, features]")
         refuse_lengths(self, x, lengths)
-        first = summed_wide(lambda a: jnp.broadcast_to(a, (len(x), 1, self.features)), params["embedding"])
+        first = summed_wide(lambda a: jnp.broadcast_to(a, (x.shape[0], 1, self.features)), params["embedding"])
         return jnp.concatenate([first, x], 1)
 
 

@@ -105,8 +105,8 @@ def _segments(layer: Layer, x: jax.Array, sizes: jax.Array | None) -> tuple[jax.
         x, ids, num_graphs = _padded_each(layer, x, sizes)
     else:
         expect(layer, x, "[N, F]")
-        known = jnp.array([len(x)], jnp.int32) if sizes is None else sizes
-        ids, num_graphs = graph.graph_ids(known, len(x)), len(known)
+        known = jnp.array([x.shape[0]], jnp.int32) if sizes is None else sizes
+        ids, num_graphs = graph.graph_ids(known, x.shape[0]), known.shape[0]
     # A NaN in padding would reach the gradient: 0 * NaN.
     return jnp.where(ids[:, None] >= 0, x, jnp.zeros_like(x)), ids, num_graphs
 

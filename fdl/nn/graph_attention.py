@@ -59,9 +59,9 @@ class _GraphAttention(Layer):
     ) -> jax.Array:
         values_NHK, pairs, weights_EH = self._attend(params, x, edges)
         weights_EH = self._drop(weights_EH, key, train)
-        senders, receivers = graph.endpoints(pairs, len(values_NHK))
+        senders, receivers = graph.endpoints(pairs, values_NHK.shape[0])
         messages_EHK = widen(gather(values_NHK, senders)) * weights_EH[..., None]
-        y_NHK = segment_sum(messages_EHK, receivers, len(values_NHK))
+        y_NHK = segment_sum(messages_EHK, receivers, values_NHK.shape[0])
         y = y_NHK.reshape(-1, self.out_features) if self.concat else y_NHK.mean(1)
         y = y.astype(values_NHK.dtype)
         y = y + shared(params["bias"], y) if self.use_bias else y
@@ -81,10 +81,10 @@ class _GraphAttention(Layer):
         """What the senders send [N, H, K], the edges, and the attention of each."""
         nodes, pairs = flat_graph(self, x, edges)
         if self.self_loops:
-            pairs, _ = graph.add_self_loops(pairs, len(nodes))
-        senders, receivers = graph.endpoints(pairs, len(nodes))
+            pairs, _ = graph.add_self_loops(pairs, nodes.shape[0])
+        senders, receivers = graph.endpoints(pairs, nodes.shape[0])
         values, logits = self._logits(params, nodes, senders, receivers)
-        return values, pairs, segment_softmax(logits, receivers, len(nodes))
+        return values, pairs, segment_softmax(logits, receivers, nodes.shape[0])
 
     def _logits(
         self, params: Tree, x: jax.Array, senders: jax.Array, receivers: jax.Array

@@ -107,7 +107,7 @@ class GCN(Layer):
 
         Roots and loops are a node's, and are applied node by node: an edge costs one row read and one row added.
         """
-        count, wide = len(x), widen(x)
+        count, wide = x.shape[0], widen(x)
         weights = None if weights is None else weights.reshape(-1)
         own, root = None, None
         if self.self_loops:

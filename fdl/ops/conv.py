@@ -142,7 +142,7 @@ def _conv_transpose(
 ) -> jax.Array:
     def transposed(forward: Convolution) -> Callable[[jax.Array, jax.Array], jax.Array]:
         def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            image = jax.ShapeDtypeStruct((len(x), *sizes, kernel.shape[-1] * groups), x.dtype)
+            image = jax.ShapeDtypeStruct((x.shape[0], *sizes, kernel.shape[-1] * groups), x.dtype)
             (y,) = jax.linear_transpose(lambda image: forward(image, kernel.swapaxes(-1, -2), window, groups), image)(x)
             return y
 

@@ -41,7 +41,7 @@ def upsample(x: jax.Array, factor: Sizes, method: str = "nearest") -> jax.Array:
     factors = per_axis("upsample", "factor", factor, x.ndim - 2)
     if method == "bilinear":
         sizes = [n * f for n, f in zip(x.shape[1:-1], factors, strict=True)]
-        return jax.image.resize(x, (len(x), *sizes, x.shape[-1]), "linear", antialias=False)
+        return jax.image.resize(x, (x.shape[0], *sizes, x.shape[-1]), "linear", antialias=False)
     return summed_wide(partial(_repeat, factors=factors), x)
 
 
