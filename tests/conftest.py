@@ -1,4 +1,4 @@
-"""What every test runs under: keys are never reused.
+"""What every test runs under: keys are never reused, no compilation cache of a user is read or filled.
 
 Tests of layers and losses also run under strict dtype promotion: a bfloat16 array that meets a float32 one is an error
 there, not a silent float32. Losses and metrics refuse to broadcast as well; layers may add a vector to every row.
@@ -17,6 +17,8 @@ import jax
 import numpy as np
 import pytest
 
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # for subprocesses
+jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_debug_key_reuse", True)
 hypothesis.settings.register_profile("fdl", deadline=None)  # the first example compiles
 hypothesis.settings.load_profile("fdl")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -138,20 +139,22 @@ def _xla_pool(x: jax.Array) -> jax.Array:
 def fdl_sweep(job: Work) -> Train:
     """The first call is `fdl.sweep` itself; later ones go through its executables, and put the results together."""
     done: list[SweepResult] = []
+    programs: list[Programs] = []
 
     def train() -> dict[int, np.ndarray]:
         if done:
-            done[0] = _again(done[0])
-        else:
-            done.append(fdl.sweep(job.build, job.config, job.over, job.seeds))
+            done[0] = _again(done[0], programs[0])
+        else:  # results hold no executables, so they are taken from the driver
+            with mock.patch.object(sys.modules[fdl.sweep.__module__], "Driver", wraps=Driver) as driver:
+                done.append(fdl.sweep(job.build, job.config, job.over, job.seeds))
+            programs.append(driver.call_args.args[0])
         return dict(enumerate(done[0].history["train/loss"]))
 
     return train
 
 
-def _again(result: SweepResult) -> SweepResult:
-    (bucket,) = result.buckets
-    programs, blocks, last = bucket.blocks[0].programs, [], len(result) - 1
+def _again(result: SweepResult, programs: Programs) -> SweepResult:
+    (bucket,), blocks, last = result.buckets, [], len(result) - 1
     for first in range(0, len(result), bucket.block):
         rows = [min(first + i, last) for i in range(bucket.block)]
         keys = jnp.stack([run_key(result.seeds[i]) for i in rows])
