@@ -85,7 +85,8 @@ class Layer:
 
     def parts(self) -> dict[str, Any]:
         """Named sub-layers: each field that is a `Layer`, or a tuple of them (then named "0", "1", ... inside)."""
-        named = ((f.name, getattr(self, f.name)) for f in fields(self))  # pyright: ignore[reportArgumentType]
+        own = fields(self) if dataclasses.is_dataclass(self) else ()  # a layer without fields needs no decorator
+        named = ((f.name, getattr(self, f.name)) for f in own)
         return {name: part for name, part in named if isinstance(part, Layer) or _is_layers(part)}
 
     def editable(self) -> dict[str, Any]:

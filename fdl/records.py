@@ -18,7 +18,8 @@ PUBLIC = ("jax.nn", "jax.numpy", "jax.lax")
 def record_source(record: Any) -> str:
     """A dataclass as the call that makes it: required fields by position, others by name where not the default."""
     shown = []
-    for field in filter(lambda field: field.init, dataclasses.fields(record)):
+    fields = dataclasses.fields(record) if dataclasses.is_dataclass(record) else ()
+    for field in filter(lambda field: field.init, fields):
         value = getattr(record, field.name)
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and not field.kw_only:

@@ -145,13 +145,17 @@ def _first_fit(kinds: Sequence[Any], value: Any) -> Any:
 
 
 def spelled(kind: Any) -> str:
-    """A type for a message: "a float", "one of Kind.A, Kind.B"."""
+    """A type for a message: "a float", "a float or None", "one of Kind.A, Kind.B"."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(map(spelled, typing.get_args(kind)))
+    if kind in (None, type(None)):
+        return "None"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return "one of " + ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     if isinstance(kind, type) and typing.get_origin(kind) is None:
-        return f"a {kind.__name__}"
+        return f"{'an' if kind.__name__[0] in 'aeiouAEIOU' else 'a'} {kind.__name__}"
     return f"a value of type {str(kind).replace('typing.', '')}"
 
 

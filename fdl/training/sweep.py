@@ -124,6 +124,8 @@ def execute(
 ) -> SweepResult:
     """`sweep`, without advice for Python in the message of an `Interrupted`."""
     check_signature("sweep: build", build, "(config) -> fdl.Experiment")
+    if tell is not None:
+        check_signature("sweep: tell", tell, "(line) -> None")
     how = AS_IT_IS if isinstance(resume, bool) else resume
     build = build if how.num_steps is None else until(build, how.num_steps)
     settings = expand(config, over)

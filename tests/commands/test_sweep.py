@@ -68,7 +68,7 @@ def test_settings_that_contradict_themselves_are_refused(over, random, zip, mess
         ("rate=log:0..1:3", "low < high"),
         ("rate=lin:0..1:1", "2 values or more"),
         ("width=log:1..8:4", "a range is for floats"),
-        ("width=1.5", "expected a int"),
+        ("width=1.5", "expected an int"),
         ("fast=yes", "expected a bool"),
     ],
 )

@@ -101,6 +101,17 @@ def test_parts_and_specs_of_a_composite_follow_its_fields():
     assert model(params, jnp.ones((2, 3))).shape == (2, 1)
 
 
+def test_a_layer_without_fields_needs_no_decorator():
+    class Double(Layer):
+        def __call__(self, params, x):
+            return 2 * x
+
+    model = nn.Serial(Double(), nn.Linear(2, 2))
+    assert repr(model) == "Serial(Double(), Linear(2, 2))"
+    params, _ = fdl.init(model, jax.random.key(0))
+    np.testing.assert_array_equal(model(params, jnp.ones((1, 2))), nn.Linear(2, 2)(params["1"], jnp.full((1, 2), 2.0)))
+
+
 def test_copies_are_initialised_one_by_one():
     """Each of 50 copies has LeCun's variance 1 / 200; given the stacked shape it would be 50 times smaller."""
     one = {"a": {"kernel": Param((200, 30), LecunNormal(), ("embed", "mlp"))}, "bias": Param((3,), Zeros())}

@@ -275,7 +275,7 @@ def test_run_takes_the_floats_of_its_config_as_arguments():
         ({"learning_rate": []}, "expected a list of values"),
         ({"learning_rate": "0.1"}, "expected a list of values"),
         ({"learning_rate": ["0.1"]}, "expected a float"),
-        ({"hidden": [8.0]}, "expected a int"),
+        ({"hidden": [8.0]}, "expected an int"),
         ({"learning_rate": [float("nan")]}, "finite"),
         ({"dropout": [0.1, 1.5]}, "rate"),
         ([], "empty list"),

@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nested typo": ({"optim.learning_rat": [0.1]}, r"did you mean 'optim\.learning_rate'"),
     "part of a float": ({"rate.x": [0.1]}, "no field 'rate.x'"),
     "text for an enum": ({"kind": ["A"]}, r"expected one of Kind\.A, Kind\.B"),
-    "text for an optional": ({"clip": ["1"]}, r"expected a value of type .*float.*got '1'"),
+    "text for an optional": ({"clip": ["1"]}, r"expected a float or None, got '1'"),
     "too many": ({"optim.betas": [(0.1, 0.2, 0.3)]}, "optim.betas: expected .*tuple"),
     "no literal": ({"mode": ["z"]}, "expected one of 'x', 'y', 3"),
     "infinite": ({"clip": [float("inf")]}, "finite"),
@@ -143,6 +143,11 @@ def test_values_that_cannot_be_meant_are_refused(case):
     over, message = REFUSED[case]
     with pytest.raises(fdl.InputError, match=message):
         fdl.sweep(build, Config(), over)
+
+
+def test_a_number_cannot_tell():
+    with pytest.raises(fdl.InputError, match=r"sweep: tell: expected a function \(line\) -> None, got 3"):
+        fdl.sweep(build, Config(), tell=3)
 
 
 @pytest.mark.parametrize(
