@@ -23,7 +23,7 @@ def test_noise_enters_in_training_only_and_has_its_size():
     assert abs(float(added.std()) - 0.5) < 0.02  # four standard errors are 0.014
     with pytest.raises(fdl.InputError, match="pass key="):
         noise({}, X, train=True)
-    with pytest.raises(fdl.InputError, match="stddev >= 0"):
+    with pytest.raises(fdl.InputError, match="stddev: expected a number >= 0"):
         models.GaussianNoise(-1.0)
 
 

@@ -147,7 +147,7 @@ def test_values_that_cannot_be_meant_are_refused(case):
 
 def test_a_number_cannot_tell():
     with pytest.raises(fdl.InputError, match=r"sweep: tell: expected a function \(line\) -> None, got 3"):
-        fdl.sweep(build, Config(), tell=3)
+        fdl.sweep(build, Config(), tell=3)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
