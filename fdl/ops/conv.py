@@ -142,6 +142,8 @@ def _conv_transpose(
 ) -> jax.Array:
     def transposed(forward: Convolution) -> Callable[[jax.Array, jax.Array], jax.Array]:
         def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            if not isinstance(x.shape[0], int):  # a free size of jax.export, which JAX cannot transpose
+                return jax.vmap(lambda one: run(one[None], kernel)[0])(x)
             image = jax.ShapeDtypeStruct((x.shape[0], *sizes, kernel.shape[-1] * groups), x.dtype)
             (y,) = jax.linear_transpose(lambda image: forward(image, kernel.swapaxes(-1, -2), window, groups), image)(x)
             return y

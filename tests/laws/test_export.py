@@ -16,12 +16,11 @@ from fdl import models, nn
 from tests.laws.case import Case, assert_close, case, key
 from tests.laws.table import EDGES, FEATURES, ROWS, SEQUENCE, SIZES, Row, floats, ints, over
 
-#: Layers that cannot have a free size, and why.
-EXCEPTIONS = {
-    nn.ConvTranspose: "JAX transposes a convolution for known sizes alone",
+#: Layers with a free batch alone, and why.
+FIXED = {
+    nn.ConvTranspose: "JAX transposes a convolution for known sizes of pixels alone",
     nn.Projection: "its input's last axes, time among them, are sizes of the record",
 }
-FREE = [row for row in ROWS if not isinstance(row.layer, tuple(EXCEPTIONS))]
 TOKENS, PICTURES = ints(4, 5, below=7), floats(4, 8, 8, 3)
 MODELS = [
     Row(models.mlp(3, 4, 2), FEATURES, None),
@@ -42,7 +41,8 @@ MODELS = [
 def free(row: Row, a: np.ndarray, scope: export.SymbolicScope) -> jax.ShapeDtypeStruct:
     """The shape with a free batch and time; free nodes and edges of graphs (`searchsorted` needs their number)."""
     if row.batched:
-        sizes = ["b", *("t" if a.shape[1:2] == (5,) and i == 1 else str(n) for i, n in enumerate(a.shape) if i)]
+        timed = a.shape[1:2] == (5,) and not isinstance(row.layer, tuple(FIXED))
+        sizes = ["b", *("t" if timed and i == 1 else str(n) for i, n in enumerate(a.shape) if i)]
     else:
         sizes = [str(len(a))] if a.ndim == 1 else ["2", "e"] if a.dtype == np.int32 else ["n", str(a.shape[-1])]
     return jax.ShapeDtypeStruct(export.symbolic_shape(", ".join(sizes), scope=scope), a.dtype)
@@ -57,7 +57,7 @@ def exported(row: Row, it: Case, run: Callable[..., Any]) -> Any:
 
 
 @pytest.mark.slow
-@over([*FREE, *MODELS])
+@over([*ROWS, *MODELS])
 def test_batch_and_time_can_be_free(row: Row):
     it = case(row)
     run = lambda params, state, x, keywords: row.layer.apply(params, state, x, train=False, **keywords)[0]  # noqa: E731
@@ -65,7 +65,7 @@ def test_batch_and_time_can_be_free(row: Row):
 
 
 @pytest.mark.slow
-@over([*FREE, *MODELS])
+@over([*ROWS, *MODELS])
 def test_training_can_be_exported_with_a_free_batch(row: Row):
     it = case(row)
 
