@@ -58,8 +58,8 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
     longer = getattr(how, "num_steps", None)
     if longer is not None:
         experiment = experiment.until(longer)
-    if chosen.usr1 and hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
+    if chosen.usr1:
+        stop_at_usr1()
     _audit(experiment)
     name = Path(opened.file).stem
     folder = resumed or new_folder(user_path(chosen.runs), name)
@@ -84,6 +84,12 @@ def _train(opened: Opened, resumed: Path | None, how: Any) -> None:
                 error.exit_code = REQUEUE  # pyright: ignore[reportAttributeAccessIssue]
             raise
     show_result({**result.metrics, **result.info}, str(folder))
+
+
+def stop_at_usr1() -> None:
+    """SIGUSR1, which schedulers send some time before they end a job, is SIGTERM from here on."""
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def say_where(error: BaseException, folder: Path) -> None:

@@ -39,6 +39,7 @@ its cores (JAX_NUM_CPU_DEVICES=1 leaves them to one device).
   --runs DIR           where run folders go (default: runs)
   --save FILE          writes the figures of each setting as JSON as well, to keep or to commit
   --smoke              only a few steps, to see that everything works
+  --usr1               SIGUSR1 ends the sweep as SIGTERM does: saved, to be resumed
 
 The new folder DIR/<experiment>/<id> gets members.csv, a line for each of them, and the
 picture sweep.png (with matplotlib), beside the files of a run. fdl sweep FILE --help
@@ -54,6 +55,7 @@ OPTIONS = (
     Option("runs", Path, Path("runs"), "Where run folders go: RUNS/<experiment>/<id>."),
     Option("save", str, "", "Write the figures of each setting to this JSON file as well."),
     Option("smoke", bool, False, "Only a few steps, to see that everything works."),
+    Option("usr1", bool, False, "SIGUSR1 ends the sweep as SIGTERM does: saved, to be resumed."),
 )
 
 
@@ -70,13 +72,15 @@ def share_cores() -> None:
 
 
 def _sweep(opened: Opened, resumed: Path | None, how: Any) -> None:
-    from fdl.commands.run import say_where
+    from fdl.commands.run import say_where, stop_at_usr1
     from fdl.runs.folder import new_folder
     from fdl.runs.progress import progress, say
     from fdl.runs.published import save
     from fdl.training.sweep import execute
 
     chosen, over = opened.chosen, _checked(opened.chosen)
+    if chosen.usr1:
+        stop_at_usr1()
 
     def build(config: Any) -> Any:
         return opened.build(config).smoke() if chosen.smoke else opened.build(config)

@@ -142,6 +142,8 @@ def execute(
     with RunFolder(folder, config=config, seed=told, **reopened) as files:
         files.note(over=over)
         result = _trained(members, dataclasses.replace(chosen, files=files, remark=remarks(tell, files)))
+        for name in ("members.csv", "sweep.png"):
+            (files.path / name).unlink(missing_ok=True)  # or a link that somebody put there would be followed
         result.to_csv(files.path / "members.csv")
         if importlib.util.find_spec("matplotlib"):
             with suppress(InputError):  # nothing but NaN to show
