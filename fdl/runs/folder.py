@@ -91,6 +91,7 @@ class RunFolder:
         self.longer, self.source = longer, source
         self.latest = Latest()
         self._before: dict[str, Any] = {}  # the manifest of the run that is resumed
+        self._files: dict[str, tuple[int, int]] = {}  # device and inode of each file, once the run has begun
         self._unlocked = ""  # why there is no lock
         self._goes_on = False  # that run has been taken up
 
@@ -238,15 +239,17 @@ class RunFolder:
                 there = (self.path / name).lstat()
             except OSError as error:
                 raise OSError(error.errno, f"{name} is no longer there: was it deleted or renamed?") from None
-            if mine is not None and (there.st_dev, there.st_ino) != mine:
+            if (there.st_dev, there.st_ino) != mine:
                 raise OSError(errno.ESTALE, f"{name} was replaced by another file")
 
     def _watch(self) -> None:
-        """Takes the files as they are now for those of the run; its manifest is replaced by the run itself."""
-        metrics, config = os.fstat(self._metrics.fileno()), (self.path / "config.json")
-        self._files = {"metrics.jsonl": (metrics.st_dev, metrics.st_ino), "manifest.json": None}
-        if config.exists():
-            self._files["config.json"] = (config.lstat().st_dev, config.lstat().st_ino)
+        """Takes the files as they are now for those of the run."""
+        metrics = os.fstat(self._metrics.fileno())
+        self._files = {"metrics.jsonl": (metrics.st_dev, metrics.st_ino)}
+        for name in ("manifest.json", "config.json"):
+            with contextlib.suppress(FileNotFoundError):
+                there = (self.path / name).lstat()
+                self._files[name] = (there.st_dev, there.st_ino)
 
     def _synced(self) -> None:
         self._in_place()
@@ -380,7 +383,10 @@ class RunFolder:
         finished = None if status == "running" else now()
         happened = {"status": status, "error": _one_line(error), "started": self._started, "finished": finished}
         happened["seconds"] = round(self._before_seconds + time.monotonic() - self._entered, 3)
-        write_json(self.path / "manifest.json", {**happened, **self._origin})
+        manifest = self.path / "manifest.json"
+        write_json(manifest, {**happened, **self._origin})
+        if "manifest.json" in self._files:
+            self._files["manifest.json"] = (manifest.lstat().st_dev, manifest.lstat().st_ino)
 
 
 def _begun(folder: Path) -> list[Path] | None:

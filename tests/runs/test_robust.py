@@ -81,7 +81,7 @@ def replaced(path: Path) -> None:
     copy.rename(path)
 
 
-@pytest.mark.parametrize("what", [".", "metrics.jsonl", "config.json"])
+@pytest.mark.parametrize("what", [".", "metrics.jsonl", "config.json", "manifest.json"])
 @pytest.mark.parametrize("harm", [deleted, renamed, replaced])
 def test_a_folder_that_goes_away_under_a_run_is_an_error_within_a_chunk(what: str, harm: Any, tmp_path: Path):
     place = tmp_path / "run"
