@@ -165,7 +165,7 @@ def test_attention_with_an_adapter_decodes_as_it_runs():
     [
         ("", lambda part: LoRA(part, 2, 1.0), "expected one of the maps 'query', 'key', 'value', 'out', got the whole"),
         ("query", fdl.nn.BatchNorm(8), "query: expected a layer without state in its place, got BatchNorm"),
-        ("query", lambda part: 3, "query: expected a layer without state in its place, got 3"),
+        ("query", lambda part: 3, "'attention/query': expected the new part to be a layer or a function, got 3"),
         ("qeury", lambda part: LoRA(part, 2, 1.0), "no part 'qeury' .* did you mean 'query'"),
     ],
 )
