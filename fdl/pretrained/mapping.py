@@ -343,7 +343,8 @@ def _nearest(path: str, rules: Rules | None, unused: Sequence[str]) -> str:
     rule, numbers = _find(path, rules, "paths")
     wanted = [_named(source, numbers) for source in rule.sources] if rule else [path]
     names = [name for name in unused[:_COMPARED] if len(name) < _LONGEST_LINE]
-    close = difflib.get_close_matches(wanted[0], names, n=1, cutoff=0.8)
+    absent = next((name for name in wanted if name not in names), wanted[0])
+    close = difflib.get_close_matches(absent, names, n=1, cutoff=0.8)
     return f"; the nearest name is {close[0]!r}" if close else ""
 
 

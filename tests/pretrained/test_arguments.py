@@ -140,8 +140,10 @@ def test_other_arguments_are_answered_in_words(name: str) -> None:
 
 
 def test_a_file_of_which_nothing_fits_gets_a_hint() -> None:
-    with pytest.raises(InputError, match="without rules names must be paths, such as 'kernel'"):
+    with pytest.raises(InputError, match=r"the names fit without the start 'fc\.'"):
         load(MODEL, THEIRS)
+    with pytest.raises(InputError, match="without rules names must be paths, such as 'kernel'"):
+        load(MODEL, {"fc.W": np.ones((3, 2)), "fc.b": np.ones(2)})
     wrapped = {f"state_dict/module.{name}": array for name, array in THEIRS.items()}
     with pytest.raises(InputError, match=r"pretrained.prefixed\('state_dict/module.', rules\)"):
         load(MODEL, wrapped, RULES)

@@ -98,7 +98,7 @@ def test_one_table_says_all_that_is_wrong() -> None:
         load(MODEL, wrong, RULES)
     assert str(raised.value).splitlines() == [
         "the file does not fit the model:",
-        "  - head/kernel: missing, expected 'fc.1.weight'",
+        "  - head/kernel: missing, expected 'fc.1.weight'; the nearest name is 'fc.9.weight'",
         "  ! body/kernel: expected [3, 4], got 'fc.0.weight' [4, 2] by 'o i -> i o'",
         "  + fc.9.weight: unused",
     ]
