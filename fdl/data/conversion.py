@@ -267,8 +267,8 @@ def _numbers(array: np.ndarray, where: str) -> np.ndarray:
         _refuse(where, f"records with the fields {names}", f"pass each by itself: value[{array.dtype.names[0]!r}]")
     if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
         _refuse(where, f"dtype {array.dtype}{_first(array)}", "encode them first")
-    if array.dtype.char in "gG":
-        return _narrowed(array, np.complex128 if array.dtype.char == "G" else np.float64, where)
+    if array.dtype.type in (np.longdouble, np.clongdouble):
+        return _narrowed(array, np.complex128 if array.dtype.kind == "c" else np.float64, where)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 

@@ -64,6 +64,7 @@ READ: dict[str, tuple[Any, Any]] = {
     "a list of big-endian rows": ([np.ones(2, ">f4")] * 2, np.ones((2, 2), np.float32)),
     "long doubles": (np.array([1, 2], np.longdouble), np.array([1.0, 2.0])),
     "long complex numbers": (np.array([1, 2], np.clongdouble), np.array([1, 2], np.complex128)),
+    "float8 of another kind": (np.ones(2, ml_dtypes.float8_e4m3fnuz), np.ones(2, ml_dtypes.float8_e4m3fnuz)),
     "every other one backwards": (np.arange(4.0)[::-2], np.array([3.0, 1.0])),
     "masked floats": (np.ma.masked_equal([1.0, -999.0], -999), np.array([1, NAN])),
     "masked half floats": (np.ma.array(np.ones(2, np.float16), mask=[1, 0]), np.array([NAN, 1], np.float16)),

@@ -205,7 +205,7 @@ def test_narrow_dtypes_of_safetensors(tmp_path: Path, name: str) -> None:
 def test_writing_says_what_it_cannot_write(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     for tensors, message in [
-        ({"w": "text"}, "'w': expected an array of numbers"),
+        ({"w": "text"}, "'w': expected numbers, got .*'text'"),
         ({"w": np.ones(1, complex)}, "m.safetensors: cannot be written as safetensors"),
         ([W], "arrays by name"),
         ({3: W}, "names of arrays that are text"),
