@@ -112,7 +112,7 @@ def count(tree: Any) -> int:
 def _example(shape: Any) -> jax.ShapeDtypeStruct:
     if hasattr(shape, "shape") and hasattr(shape, "dtype"):
         example = jax_tree(shape, "summary: the example")
-        return jax.ShapeDtypeStruct(example.shape, example.dtype)
+        return jax.ShapeDtypeStruct(example.shape, jax.dtypes.canonicalize_dtype(example.dtype))
     if isinstance(shape, tuple | list) and all(isinstance(n, int) and n >= 0 for n in shape):
         return jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
     raise InputError(f"summary: expected a shape such as (1, 28, 28, 1), got {shape!r}")

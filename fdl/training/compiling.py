@@ -62,12 +62,18 @@ def compiled_quickly(lowered: Any) -> Any:
     """
     if jax.default_backend() != "cpu":
         return compile_once(lowered)[0].call
+    options = _quick[0]
     try:
-        return compile_once(lowered, {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False})[
-            0
-        ].call
-    except jax.errors.JaxRuntimeError:  # options of XLA come and go
+        return compile_once(lowered, options)[0].call
+    except jax.errors.JaxRuntimeError:
+        if options is None:
+            raise
+        _quick[:] = [None]
         return compile_once(lowered)[0].call
+
+
+QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+_quick: list[dict[str, Any] | None] = [QUICK]  # options of XLA come and go: None once it has refused them
 
 
 _hits = Counter[int]()  # by thread: programs may compile side by side

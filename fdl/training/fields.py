@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,9 +39,11 @@ def _walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses
 
 def is_options(value: Any) -> bool:
     """Whether a value is a dataclass of further options, and no record such as a layer or an initialiser."""
+    kind = type(value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type | Layer):
         return False
-    return type(value).__module__.partition(".")[0] != "fdl"
+    ours = kind.__module__.partition(".")[0] == "fdl"
+    return not (ours and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind)
 
 
 def value_at(config: Any, name: str) -> Any:

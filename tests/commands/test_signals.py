@@ -41,6 +41,8 @@ def build(config):
 def handlers() -> Iterator[None]:
     names = [name for name in ("SIGHUP", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name in names:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)  # under nohup, SIGHUP is ignored, by runs as well
     yield
     for name, handler in before.items():
         signal.signal(getattr(signal, name), handler)
