@@ -17,6 +17,7 @@ import numpy as np
 from fdl.data.conversion import host_tree, spelled_leaves, tree_path
 from fdl.data.permutation import permutation
 from fdl.errors import InputError
+from fdl.fields import is_whole
 from fdl.records import listed, short
 
 Batch = Any
@@ -89,6 +90,8 @@ class Examples(Dataset):
     def steps_per_epoch(self, batch_size: int | None) -> int:
         if batch_size is None:
             return 1
+        if not is_whole(batch_size, 1):
+            raise InputError(f"batch_size: expected a whole number >= 1, or None for all, got {batch_size!r}")
         if batch_size > self._size:
             raise InputError(
                 f"batch_size {batch_size} is larger than the {self._size} examples of the training set "

@@ -103,3 +103,10 @@ def test_digits_are_split_once_and_for_all():
     assert set(train["y"]) == set(test["y"]) == set(range(10))
     assert test["y"][:10].tolist() == fdl.data.load("digits", "test")["y"][:10].tolist()
     assert test["y"][:8].tolist() == [7, 9, 4, 7, 0, 2, 6, 1]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True])
+def test_a_batch_size_that_cannot_be_meant_is_refused(batch_size):
+    """Also where an experiment counts its steps before there is an `Experiment`."""
+    with pytest.raises(fdl.InputError, match="batch_size: expected a whole number >= 1"):
+        fdl.data.Arrays(x=np.ones((4, 2), np.float32)).steps_per_epoch(batch_size)
